@@ -1,0 +1,107 @@
+//! Where objects live: create-once bytes under keys.
+//!
+//! Owns the interface to stores, its errors, and the stores themselves. Refuses to know what an object means: keys, seals
+//! and the commit protocol belong to `pack` and the journeys. Calls block; whoever serves HTTP calls from a thread that may.
+//!
+//! What is asked of a store (everything else is built on it): `create` never replaces and is durable when it returns;
+//! `list` shows whatever was created before it began; `get` returns what was created, whole. No clock is asked for.
+
+use std::ops::Range;
+
+use crate::names::{ObjectKey, SessionId};
+
+pub type Result<T> = std::result::Result<T, StoreError>;
+
+/// What a listing tells of one object.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Listed {
+    pub key: ObjectKey,
+    pub size: u64,
+}
+
+/// How a `create` ended. Neither answer is ambiguous to the store; a lost answer is an error of class `Ambiguous`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Create {
+    Created,
+    /// Something stands at the key (perhaps the very bytes, from an earlier attempt). Nothing was changed.
+    Occupied,
+}
+
+/// A place for objects. Cheap to share; every call may come from any thread.
+pub trait Store: Send + Sync {
+    /// The store's URL as people may see it: no secret in it.
+    fn url(&self) -> &str;
+
+    /// All bytes of an object.
+    fn get(&self, key: &ObjectKey) -> Result<Vec<u8>>;
+
+    /// Exactly the bytes of `range`; an object that ends before is `Short`.
+    fn get_range(&self, key: &ObjectKey, range: Range<u64>) -> Result<Vec<u8>>;
+
+    /// Size in bytes, or none if nothing stands at the key.
+    fn size(&self, key: &ObjectKey) -> Result<Option<u64>>;
+
+    /// Stores `bytes` unless the key is occupied; durable when it returns `Created`.
+    fn create(&self, key: &ObjectKey, bytes: &[u8]) -> Result<Create>;
+
+    /// Begins an object whose name is known only at its end. `number` is unique within the session.
+    fn begin(&self, session: SessionId, number: u32) -> Result<Box<dyn Upload>>;
+
+    /// All objects whose key starts with `prefix` (empty: every object; else it ends in `/` or cuts the last part),
+    /// ordered by key. Leftovers of crashes are not objects.
+    fn list(&self, prefix: &str) -> Result<Vec<Listed>>;
+
+    /// Removes an object; one that is gone already is no error.
+    fn delete(&self, key: &ObjectKey) -> Result<()>;
+
+    /// Bytes that can still be stored, where the store can tell.
+    fn available_bytes(&self) -> Result<Option<u64>>;
+}
+
+/// An object in the making. Dropped before `finish`, it leaves nothing that a listing shows.
+pub trait Upload: Send {
+    fn append(&mut self, bytes: &[u8]) -> Result<()>;
+
+    /// Makes the object durable under `key`, without replacing.
+    fn finish(self: Box<Self>, key: &ObjectKey) -> Result<Create>;
+}
+
+/// What an error asks of its receiver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// Nothing stands at the key.
+    NotFound,
+    /// The same call may succeed later: network, throttling, a server's fault.
+    Transient,
+    /// The call may or may not have taken effect: look before doing it again.
+    Ambiguous,
+    /// Credentials or rights.
+    Denied,
+    /// No space or quota left.
+    Full,
+    /// The object ends before the bytes that were asked for.
+    Short,
+    /// All else: the call will not succeed as it stands.
+    Permanent,
+}
+
+/// A store's refusal: which call on which key, and why.
+#[derive(Debug, thiserror::Error)]
+#[error("{store}: cannot {verb} {key}")]
+pub struct StoreError {
+    pub class: Class,
+    pub store: String,
+    /// `read`, `create`, `list`, `delete`, `size up`: completes the sentence "cannot …".
+    pub verb: &'static str,
+    /// The key, or the prefix of a listing.
+    pub key: String,
+    #[source]
+    pub cause: Box<dyn std::error::Error + Send + Sync>,
+}
+
+impl StoreError {
+    pub fn is_not_found(&self) -> bool {
+        self.class == Class::NotFound
+    }
+}
