@@ -32,7 +32,13 @@ impl fmt::Display for ByteCount {
             return f.pad(&format!("{} {unit}", self.0));
         }
         let amount = self.0 as f64 / *size as f64;
-        let digits = if amount < 9.995 { 2 } else if amount < 99.95 { 1 } else { 0 };
+        let digits = if amount < 9.995 {
+            2
+        } else if amount < 99.95 {
+            1
+        } else {
+            0
+        };
         f.pad(&format!("{amount:.digits$} {unit}"))
     }
 }

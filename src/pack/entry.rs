@@ -38,14 +38,26 @@ pub struct Entry {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// `size` in bytes; the extents of `content` add up to it.
-    File { size: u64, content: Content, cut: Cut },
+    File {
+        size: u64,
+        content: Content,
+        cut: Cut,
+    },
     Directory,
     /// The target's raw bytes, never followed.
-    Symlink { target: Vec<u8> },
+    Symlink {
+        target: Vec<u8>,
+    },
     Fifo,
     Socket,
-    CharDevice { major: u32, minor: u32 },
-    BlockDevice { major: u32, minor: u32 },
+    CharDevice {
+        major: u32,
+        minor: u32,
+    },
+    BlockDevice {
+        major: u32,
+        minor: u32,
+    },
 }
 
 /// How a file's content was cut, so that the next backup cuts it alike.
