@@ -112,14 +112,14 @@ impl FrameSealer {
 }
 
 /// Seals the segments of one object in order.
-pub struct SegmentSealer<'a> {
+pub struct SegmentSealer {
     key: LessSafeKey,
-    aad: &'a [u8],
+    aad: Vec<u8>,
     number: u64,
 }
 
-impl<'a> SegmentSealer<'a> {
-    pub fn new(key: &Secret, aad: &'a [u8]) -> Self {
+impl SegmentSealer {
+    pub fn new(key: &Secret, aad: Vec<u8>) -> Self {
         Self { key: less_safe(key), aad, number: 0 }
     }
 
@@ -128,20 +128,29 @@ impl<'a> SegmentSealer<'a> {
         let mut rest = plaintext;
         while rest.len() > SEGMENT_BYTES {
             let (piece, after) = rest.split_at(SEGMENT_BYTES);
-            self.seal(piece, false, out);
+            self.seal(piece, out);
             rest = after;
         }
-        self.seal(rest, true, out);
+        self.finish(rest, out);
     }
 
-    fn seal(&mut self, piece: &[u8], last: bool, out: &mut Vec<u8>) {
+    /// Seals a segment that others follow: exactly `SEGMENT_BYTES`.
+    pub fn seal(&mut self, piece: &[u8], out: &mut Vec<u8>) {
+        assert!(piece.len() == SEGMENT_BYTES, "only the last segment may be short");
+        self.seal_as(false, piece, out);
+    }
+
+    /// Seals the last segment: at most `SEGMENT_BYTES`.
+    pub fn finish(mut self, piece: &[u8], out: &mut Vec<u8>) {
+        assert!(piece.len() <= SEGMENT_BYTES, "a segment has a length");
+        self.seal_as(true, piece, out);
+    }
+
+    fn seal_as(&mut self, last: bool, piece: &[u8], out: &mut Vec<u8>) {
         let start = out.len();
         out.extend_from_slice(piece);
-        let sealed = self.key.seal_in_place_separate_tag(
-            nonce(self.number, u32::from(last)),
-            Aad::from(self.aad),
-            &mut out[start..],
-        );
+        let nonce = nonce(self.number, u32::from(last));
+        let sealed = self.key.seal_in_place_separate_tag(nonce, Aad::from(&self.aad), &mut out[start..]);
         out.extend_from_slice(sealed.expect("a segment is far below the cipher's limit").as_ref());
         self.number += 1;
     }
@@ -179,7 +188,7 @@ mod tests {
             let key = Secret::new([2; 32]);
             let plaintext: Vec<u8> = (0..len).map(|i| (i / 7) as u8).collect();
             let mut sealed = Vec::new();
-            SegmentSealer::new(&key, b"aad").seal_all(&plaintext, &mut sealed);
+            SegmentSealer::new(&key, b"aad".to_vec()).seal_all(&plaintext, &mut sealed);
             let opener = Opener::new(&key);
             prop_assert_eq!(opener.open_segments(b"aad", &sealed).unwrap(), plaintext);
             prop_assert!(opener.open_segments(b"aae", &sealed).is_err());

@@ -7,7 +7,7 @@ use subtle::ConstantTimeEq;
 use crate::names::{ObjectKey, RepositoryId, WriterId};
 use crate::seal::cipher::{Opener, SEGMENT_BYTES, SegmentSealer, TAG_BYTES};
 use crate::seal::key::{Secret, derive};
-use crate::seal::sign::{PublicKey, SIGNATURE_BYTES, Signer};
+use crate::seal::sign::{Message, PublicKey, SIGNATURE_BYTES, Signer};
 
 pub const MAGIC: [u8; 8] = *b"LIFEBOAT";
 pub const VERSION: u16 = 1;
@@ -94,41 +94,77 @@ fn aad(header: &[u8], key: &ObjectKey) -> Vec<u8> {
     [&header[..HEADER_BYTES], key.as_str().as_bytes()].concat()
 }
 
-/// Seals and signs `body` as the object at `key`.
-///
-/// `base` is the key that its readers hold: the repository key, or a group's index key.
-pub fn seal(
-    kind: ObjectKind,
-    repository: RepositoryId,
-    key: &ObjectKey,
-    base: &Secret,
-    by: SignedBy,
-    signer: &Signer,
-    body: &[u8],
-) -> Vec<u8> {
+/// Where an object will stand, what it is, and who answers for it.
+pub struct Identity<'a> {
+    pub kind: ObjectKind,
+    pub repository: RepositoryId,
+    pub key: &'a ObjectKey,
+    /// The key that its readers hold: the repository key, or a group's index key.
+    pub base: &'a Secret,
+    pub by: SignedBy,
+    pub signer: &'a Signer,
+}
+
+/// Seals and signs `body`.
+pub fn seal(identity: &Identity<'_>, body: &[u8]) -> Vec<u8> {
     let segments = body.len().div_ceil(SEGMENT_BYTES).max(1);
     let mut bytes = Vec::with_capacity(HEADER_BYTES + body.len() + segments * TAG_BYTES + TRAILER_BYTES);
-    bytes.extend_from_slice(&MAGIC);
-    bytes.extend_from_slice(&VERSION.to_le_bytes());
-    bytes.push(kind as u8);
-    bytes.push(SUITE);
-    bytes.extend_from_slice(&0u32.to_le_bytes());
-    bytes.extend_from_slice(&repository.0);
-    bytes.extend_from_slice(&super::random::<32>());
-    let (secret, commitment) = keys(base, &bytes, key);
-    bytes.extend_from_slice(&commitment);
-    let aad = aad(&bytes, key);
-    SegmentSealer::new(&secret, &aad).seal_all(body, &mut bytes);
-    match by {
-        SignedBy::Admin => bytes.extend_from_slice(&[1, 0, 0, 0, 0, 0, 0, 0, 0]),
-        SignedBy::Writer(writer) => {
-            bytes.push(2);
-            bytes.extend_from_slice(&writer.0);
-        }
+    let mut sealing = Sealing::new(identity, &mut bytes);
+    let mut rest = body;
+    while rest.len() > SEGMENT_BYTES {
+        let (piece, after) = rest.split_at(SEGMENT_BYTES);
+        sealing.push(piece, &mut bytes);
+        rest = after;
     }
-    let signature = signer.sign(repository, key, &bytes);
-    bytes.extend_from_slice(&signature);
+    sealing.finish(identity, rest, &mut bytes);
     bytes
+}
+
+/// An object being sealed segment by segment. Each call appends to `out`, which may be drained between calls.
+pub struct Sealing {
+    sealer: SegmentSealer,
+    message: Message,
+}
+
+impl Sealing {
+    pub fn new(identity: &Identity<'_>, out: &mut Vec<u8>) -> Self {
+        let mut header = Vec::with_capacity(HEADER_BYTES);
+        header.extend_from_slice(&MAGIC);
+        header.extend_from_slice(&VERSION.to_le_bytes());
+        header.push(identity.kind as u8);
+        header.push(SUITE);
+        header.extend_from_slice(&0u32.to_le_bytes());
+        header.extend_from_slice(&identity.repository.0);
+        header.extend_from_slice(&super::random::<32>());
+        let (secret, commitment) = keys(identity.base, &header, identity.key);
+        header.extend_from_slice(&commitment);
+        out.extend_from_slice(&header);
+        let message = Message::new(identity.repository, identity.key).with(&header);
+        Self { sealer: SegmentSealer::new(&secret, aad(&header, identity.key)), message }
+    }
+
+    /// Adds a segment of exactly `SEGMENT_BYTES`.
+    pub fn push(&mut self, piece: &[u8], out: &mut Vec<u8>) {
+        let start = out.len();
+        self.sealer.seal(piece, out);
+        self.message.add(&out[start..]);
+    }
+
+    /// Adds the last segment, at most `SEGMENT_BYTES`, and signs. `identity` is the one it began with.
+    pub fn finish(mut self, identity: &Identity<'_>, piece: &[u8], out: &mut Vec<u8>) {
+        let start = out.len();
+        self.sealer.finish(piece, out);
+        match identity.by {
+            SignedBy::Admin => out.extend_from_slice(&[1, 0, 0, 0, 0, 0, 0, 0, 0]),
+            SignedBy::Writer(writer) => {
+                out.push(2);
+                out.extend_from_slice(&writer.0);
+            }
+        }
+        self.message.add(&out[start..]);
+        let signature = identity.signer.sign(&self.message);
+        out.extend_from_slice(&signature);
+    }
 }
 
 /// The checked header of an object: enough to open its segments one by one.
@@ -226,7 +262,8 @@ impl<'a> Envelope<'a> {
     /// Proves that the holder of `signer` wrote these bytes at this key.
     pub fn verify(&self, signer: PublicKey) -> Result<(), ObjectError> {
         let (signed, signature) = self.bytes.split_at(self.bytes.len() - SIGNATURE_BYTES);
-        if signer.verifies(self.repository, self.key, signed, signature) { Ok(()) } else { Err(ObjectError::Signature) }
+        let message = Message::new(self.repository, self.key).with(signed);
+        if signer.verifies(&message, signature) { Ok(()) } else { Err(ObjectError::Signature) }
     }
 
     /// The body, whole.
@@ -247,7 +284,15 @@ mod tests {
         let key: ObjectKey = "config/00000000".parse().unwrap();
         let base = Secret::new([4; 32]);
         let signer = Signer::from_seed(&Secret::new([5; 32]));
-        (seal(ObjectKind::Config, HOME, &key, &base, SignedBy::Admin, &signer, body), key, base, signer)
+        let identity = Identity {
+            kind: ObjectKind::Config,
+            repository: HOME,
+            key: &key,
+            base: &base,
+            by: SignedBy::Admin,
+            signer: &signer,
+        };
+        (seal(&identity, body), key, base, signer)
     }
 
     #[test]

@@ -27,30 +27,47 @@ impl Signer {
         PublicKey(bytes)
     }
 
-    /// Signs `bytes` as the start of the object at `key`.
-    pub fn sign(&self, repository: RepositoryId, key: &ObjectKey, bytes: &[u8]) -> [u8; SIGNATURE_BYTES] {
+    /// Signs what was added to `message`.
+    pub fn sign(&self, message: &Message) -> [u8; SIGNATURE_BYTES] {
         let mut signature = [0; SIGNATURE_BYTES];
-        signature.copy_from_slice(self.0.sign(&message(repository, key, bytes)).as_ref());
+        signature.copy_from_slice(self.0.sign(&message.bytes()).as_ref());
         signature
     }
 }
 
 impl PublicKey {
-    pub fn verifies(self, repository: RepositoryId, key: &ObjectKey, bytes: &[u8], signature: &[u8]) -> bool {
-        UnparsedPublicKey::new(&ED25519, self.0).verify(&message(repository, key, bytes), signature).is_ok()
+    pub fn verifies(self, message: &Message, signature: &[u8]) -> bool {
+        UnparsedPublicKey::new(&ED25519, self.0).verify(&message.bytes(), signature).is_ok()
     }
 }
 
-/// `"lifeboat v1 signature" || D("signature", repository || len(key) || key || bytes)`: 53 bytes.
-fn message(repository: RepositoryId, key: &ObjectKey, bytes: &[u8]) -> Vec<u8> {
-    const DOMAIN: &str = "lifeboat v1 signature";
-    let mut hasher = blake3::Hasher::new_derive_key(DOMAIN);
-    hasher.update(&repository.0);
-    let name = key.as_str().as_bytes();
-    hasher.update(&(name.len() as u16).to_le_bytes()); // ObjectKey is at most 512 bytes
-    hasher.update(name);
-    hasher.update(bytes);
-    [DOMAIN.as_bytes(), hasher.finalize().as_bytes()].concat()
+const DOMAIN: &str = "lifeboat v1 signature";
+
+/// What a signature covers: a repository, an object's key and the object's bytes, which may come piece by piece.
+pub struct Message(blake3::Hasher);
+
+impl Message {
+    pub fn new(repository: RepositoryId, key: &ObjectKey) -> Self {
+        let mut hasher = blake3::Hasher::new_derive_key(DOMAIN);
+        hasher.update(&repository.0);
+        let name = key.as_str().as_bytes();
+        hasher.update(&(name.len() as u16).to_le_bytes()); // ObjectKey is at most 512 bytes
+        hasher.update(name);
+        Self(hasher)
+    }
+
+    pub fn add(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    pub fn with(mut self, bytes: &[u8]) -> Self {
+        self.add(bytes);
+        self
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        [DOMAIN.as_bytes(), self.0.finalize().as_bytes()].concat()
+    }
 }
 
 #[cfg(test)]
@@ -63,13 +80,15 @@ mod tests {
         let key: ObjectKey = "s/00000000-aa".parse().unwrap();
         let other: ObjectKey = "s/00000000-ab".parse().unwrap();
         let home = RepositoryId([1; 16]);
-        let signature = signer.sign(home, &key, b"bytes");
+        let message = |home, key, bytes: &[u8]| Message::new(home, key).with(bytes);
+        let signature = signer.sign(&message(home, &key, b"bytes"));
         let public = signer.public();
-        assert!(public.verifies(home, &key, b"bytes", &signature));
-        assert!(!public.verifies(RepositoryId([2; 16]), &key, b"bytes", &signature));
-        assert!(!public.verifies(home, &other, b"bytes", &signature));
-        assert!(!public.verifies(home, &key, b"bytez", &signature));
-        assert!(!Signer::from_seed(&Secret::new([6; 32])).public().verifies(home, &key, b"bytes", &signature));
+        assert!(public.verifies(&message(home, &key, b"by").with(b"tes"), &signature));
+        assert!(!public.verifies(&message(RepositoryId([2; 16]), &key, b"bytes"), &signature));
+        assert!(!public.verifies(&message(home, &other, b"bytes"), &signature));
+        assert!(!public.verifies(&message(home, &key, b"bytez"), &signature));
+        let stranger = Signer::from_seed(&Secret::new([6; 32])).public();
+        assert!(!stranger.verifies(&message(home, &key, b"bytes"), &signature));
     }
 
     #[test]

@@ -1,0 +1,620 @@
+//! Index runs: which chunk lies where, sorted, one block away (`FORMAT.md`, section 7).
+//!
+//! Owns the plaintext of deltas and segments: writing in order, merging, looking up. Refuses stores and seals: blocks come and go through closures.
+//! Memory of an open run: 9 bits a chunk for the filters, 0.7 for the fences, and its packs; entries and frames stay where they are.
+
+use xorf::{BinaryFuse8, BinaryFuse8Ref, DmaSerializable, Filter, FilterRef};
+
+use crate::names::{ChunkId, PackId, SessionId};
+use crate::pack::container::PackKind;
+use crate::pack::wire::{Malformed, Reader};
+use crate::seal::cipher::SEGMENT_BYTES;
+
+pub const BLOCK_BYTES: usize = SEGMENT_BYTES;
+const ENTRY_BYTES: usize = 44;
+const FRAME_BYTES: usize = 16;
+const PACK_BYTES: usize = 41;
+const ENTRIES_PER_BLOCK: usize = BLOCK_BYTES / ENTRY_BYTES;
+const FRAMES_PER_BLOCK: usize = BLOCK_BYTES / FRAME_BYTES;
+const FILTER_ENTRIES: usize = 1 << 18;
+const FOOTER_MAGIC: [u8; 8] = *b"LIFERUN1";
+const FOOTER_BYTES: usize = 8 + 8 + 8 + 4 + 4 + 8;
+/// A delta is no segment: this in the place of an epoch.
+const NO_EPOCH: u32 = u32::MAX;
+
+const _: () = assert!(ENTRIES_PER_BLOCK == 93 && FRAMES_PER_BLOCK == 256, "FORMAT.md, section 7");
+
+/// A pack as runs list it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PackRow {
+    pub id: PackId,
+    pub kind: PackKind,
+    /// Bytes as stored.
+    pub size: u64,
+}
+
+/// A frame as runs list it. `pack` is a position in the run's packs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FrameRow {
+    pub pack: u32,
+    pub offset: u32,
+    pub stored_len: u32,
+    pub plain_len: u32,
+}
+
+/// A chunk as runs list it. `frame` is a position in the run's frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EntryRow {
+    pub id: ChunkId,
+    pub frame: u32,
+    /// In the frame's plaintext.
+    pub offset: u32,
+    pub len: u32,
+}
+
+/// Where a chunk lies, whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Location {
+    pub pack: PackRow,
+    pub frame_offset: u32,
+    pub frame_stored_len: u32,
+    pub frame_plain_len: u32,
+    pub offset: u32,
+    pub len: u32,
+}
+
+/// The name of an index object without its folder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RunName {
+    pub session: SessionId,
+    pub sequence: u32,
+    /// Set for a delta, none for a segment.
+    pub epoch: Option<u32>,
+}
+
+fn filter_key(id: &ChunkId) -> u64 {
+    let mut first = [0; 8];
+    first.copy_from_slice(&id.0[..8]);
+    u64::from_le_bytes(first)
+}
+
+/// Writes a run: entries in order, then frames, then the rest. Blocks are handed on as they fill.
+pub struct RunWriter<F> {
+    emit: F,
+    block: Vec<u8>,
+    entries: u64,
+    frames: u64,
+    last: Option<ChunkId>,
+    fences: Vec<u8>,
+    keys: Vec<u64>,
+    filters: Vec<u8>,
+}
+
+
+impl<E, F: FnMut(&[u8]) -> Result<(), E>> RunWriter<F> {
+    pub fn new(emit: F) -> Self {
+        Self {
+            emit,
+            block: Vec::with_capacity(BLOCK_BYTES),
+            entries: 0,
+            frames: 0,
+            last: None,
+            fences: Vec::new(),
+            keys: Vec::new(),
+            filters: Vec::new(),
+        }
+    }
+
+    fn flush(&mut self) -> Result<(), E> {
+        if !self.block.is_empty() {
+            self.block.resize(BLOCK_BYTES, 0);
+            (self.emit)(&self.block)?;
+            self.block.clear();
+        }
+        Ok(())
+    }
+
+    fn close_filter(&mut self) {
+        self.keys.sort_unstable();
+        self.keys.dedup();
+        if self.keys.is_empty() {
+            return;
+        }
+        let filter = BinaryFuse8::try_from(self.keys.as_slice()).expect("distinct keys make a filter");
+        self.keys.clear();
+        let mut descriptor = [0; BinaryFuse8::DESCRIPTOR_LEN];
+        filter.dma_copy_descriptor_to(&mut descriptor);
+        self.filters.push(descriptor.len() as u8);
+        self.filters.extend_from_slice(&descriptor);
+        let fingerprints = filter.dma_fingerprints();
+        self.filters.extend_from_slice(&(fingerprints.len() as u32).to_le_bytes());
+        self.filters.extend_from_slice(fingerprints);
+    }
+
+    /// Adds an entry; ids must grow. An id that was just added is dropped.
+    pub fn entry(&mut self, entry: &EntryRow) -> Result<(), E> {
+        assert!(self.frames == 0, "entries come before frames");
+        match self.last {
+            Some(last) if last == entry.id => return Ok(()),
+            last => assert!(last.is_none_or(|last| last < entry.id), "entries come in order"),
+        }
+        self.last = Some(entry.id);
+        if self.block.is_empty() {
+            self.fences.extend_from_slice(&entry.id.0[..8]);
+        }
+        self.block.extend_from_slice(&entry.id.0);
+        for number in [entry.frame, entry.offset, entry.len] {
+            self.block.extend_from_slice(&number.to_le_bytes());
+        }
+        self.entries += 1;
+        self.keys.push(filter_key(&entry.id));
+        if self.keys.len() == FILTER_ENTRIES {
+            self.close_filter();
+        }
+        if self.block.len() == ENTRIES_PER_BLOCK * ENTRY_BYTES { self.flush() } else { Ok(()) }
+    }
+
+    pub fn frame(&mut self, frame: &FrameRow) -> Result<(), E> {
+        if self.frames == 0 {
+            self.flush()?;
+        }
+        for number in [frame.pack, frame.offset, frame.stored_len, frame.plain_len] {
+            self.block.extend_from_slice(&number.to_le_bytes());
+        }
+        self.frames += 1;
+        if self.block.len() == BLOCK_BYTES { self.flush() } else { Ok(()) }
+    }
+
+    /// Ends the run and returns its last block, the footer.
+    pub fn finish(mut self, packs: &[PackRow], replaced: &[RunName]) -> Result<Vec<u8>, E> {
+        self.flush()?;
+        self.close_filter();
+        let mut tail = Vec::new();
+        for pack in packs {
+            tail.extend_from_slice(&pack.id.0);
+            tail.push(pack.kind as u8);
+            tail.extend_from_slice(&pack.size.to_le_bytes());
+        }
+        tail.append(&mut self.fences);
+        tail.append(&mut self.filters);
+        for name in replaced {
+            tail.extend_from_slice(&name.session.0);
+            tail.extend_from_slice(&name.sequence.to_le_bytes());
+            tail.extend_from_slice(&name.epoch.unwrap_or(NO_EPOCH).to_le_bytes());
+        }
+        for piece in tail.chunks(BLOCK_BYTES) {
+            self.block.extend_from_slice(piece);
+            self.flush()?;
+        }
+        let mut footer = FOOTER_MAGIC.to_vec();
+        footer.extend_from_slice(&self.entries.to_le_bytes());
+        footer.extend_from_slice(&self.frames.to_le_bytes());
+        footer.extend_from_slice(&(packs.len() as u32).to_le_bytes());
+        footer.extend_from_slice(&(replaced.len() as u32).to_le_bytes());
+        footer.extend_from_slice(&(tail.len() as u64).to_le_bytes());
+        Ok(footer)
+    }
+}
+
+/// Why a run could not be read. `E` is the error of whoever brings blocks.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError<E: std::error::Error + 'static> {
+    #[error(transparent)]
+    Read(E),
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
+}
+
+/// Brings block `number` of a run.
+pub trait Blocks {
+    type Error: std::error::Error + 'static;
+    fn blocks(&self) -> u64;
+    fn block(&self, number: u64) -> Result<std::sync::Arc<Vec<u8>>, Self::Error>;
+}
+
+/// An open run.
+pub struct Run<B: Blocks> {
+    blocks: B,
+    entries: u64,
+    frames: u64,
+    packs: Vec<PackRow>,
+    fences: Vec<[u8; 8]>,
+    /// Descriptor and fingerprints of each filter.
+    filters: Vec<(Vec<u8>, Vec<u8>)>,
+    replaced: Vec<RunName>,
+}
+
+fn get_entry(block: &[u8], at: usize) -> Option<EntryRow> {
+    let bytes = block.get(at * ENTRY_BYTES..(at + 1) * ENTRY_BYTES)?;
+    let number = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+    let mut id = [0; 32];
+    id.copy_from_slice(&bytes[..32]);
+    Some(EntryRow { id: ChunkId(id), frame: number(32), offset: number(36), len: number(40) })
+}
+
+impl<B: Blocks> Run<B> {
+    pub fn open(blocks: B) -> Result<Self, RunError<B::Error>> {
+        let count = blocks.blocks();
+        let last = count.checked_sub(1).ok_or(Malformed("it has no footer"))?;
+        let footer = blocks.block(last).map_err(RunError::Read)?;
+        let mut reader = Reader::new(&footer);
+        if reader.array::<8>()? != FOOTER_MAGIC || footer.len() != FOOTER_BYTES {
+            return Err(Malformed("it has no footer").into());
+        }
+        let (entries, frames) = (reader.u64()?, reader.u64()?);
+        let (packs, replaced, tail_len) = (reader.u32()?, reader.u32()?, reader.u64()?);
+        let entry_blocks = entries.div_ceil(ENTRIES_PER_BLOCK as u64);
+        let frame_blocks = frames.div_ceil(FRAMES_PER_BLOCK as u64);
+        let tail_blocks = tail_len.div_ceil(BLOCK_BYTES as u64);
+        let whole = entry_blocks.checked_add(frame_blocks).and_then(|sum| sum.checked_add(tail_blocks));
+        if whole != Some(last) || frames > u64::from(u32::MAX) {
+            return Err(Malformed("its parts do not add up").into());
+        }
+        let mut tail = Vec::with_capacity((tail_blocks as usize) * BLOCK_BYTES);
+        for number in entry_blocks + frame_blocks..last {
+            tail.extend_from_slice(&blocks.block(number).map_err(RunError::Read)?);
+        }
+        tail.truncate(tail_len as usize);
+        let mut reader = Reader::new(&tail);
+        let mut pack_rows = Vec::with_capacity((packs as usize).min(tail.len() / PACK_BYTES));
+        for _ in 0..packs {
+            let id = PackId(reader.array()?);
+            let kind = PackKind::from_number(reader.u8()?).ok_or(Malformed("a pack has an unknown kind"))?;
+            pack_rows.push(PackRow { id, kind, size: reader.u64()? });
+        }
+        let fences = (0..entry_blocks).map(|_| reader.array()).collect::<Result<Vec<[u8; 8]>, _>>()?;
+        let mut filters = Vec::new();
+        for _ in 0..entries.div_ceil(FILTER_ENTRIES as u64) {
+            let descriptor_len = usize::from(reader.u8()?);
+            if descriptor_len != BinaryFuse8::DESCRIPTOR_LEN {
+                return Err(Malformed("a filter is of another kind").into());
+            }
+            let descriptor = reader.bytes(descriptor_len)?.to_vec();
+            let fingerprints_len = reader.u32()? as usize;
+            filters.push((descriptor, reader.bytes(fingerprints_len)?.to_vec()));
+        }
+        let mut replaced_names = Vec::with_capacity((replaced as usize).min(tail.len() / 24));
+        for _ in 0..replaced {
+            let (session, sequence, epoch) = (SessionId(reader.array()?), reader.u32()?, reader.u32()?);
+            replaced_names.push(RunName { session, sequence, epoch: (epoch != NO_EPOCH).then_some(epoch) });
+        }
+        if !reader.is_empty() {
+            return Err(Malformed("its parts do not add up").into());
+        }
+        Ok(Self { blocks, entries, frames, packs: pack_rows, fences, filters, replaced: replaced_names })
+    }
+
+    pub fn entries(&self) -> u64 {
+        self.entries
+    }
+
+    pub fn packs(&self) -> &[PackRow] {
+        &self.packs
+    }
+
+    pub fn replaced(&self) -> &[RunName] {
+        &self.replaced
+    }
+
+    pub fn source(&self) -> &B {
+        &self.blocks
+    }
+
+    /// The entry block that would hold `id`.
+    fn block_of(&self, id: &ChunkId) -> Option<u64> {
+        // Two blocks may share a fence only if eight bytes of their ids agree; then the earlier is tried and the later follows.
+        let first = &id.0[..8];
+        let after = self.fences.partition_point(|fence| fence.as_slice() <= first);
+        after.checked_sub(1).map(|at| at as u64)
+    }
+
+    fn may_contain(&self, id: &ChunkId) -> Option<u64> {
+        let block = self.block_of(id)?;
+        // A block may straddle two filters: 262,144 is no multiple of 93.
+        let first = block * ENTRIES_PER_BLOCK as u64 / FILTER_ENTRIES as u64;
+        let last = ((block + 1) * ENTRIES_PER_BLOCK as u64 - 1) / FILTER_ENTRIES as u64;
+        let key = filter_key(id);
+        (first..=last)
+            .filter_map(|at| self.filters.get(at as usize))
+            .any(|(descriptor, fingerprints)| BinaryFuse8Ref::from_dma(descriptor, fingerprints).contains(&key))
+            .then_some(block)
+    }
+
+    fn find(&self, id: &ChunkId) -> Result<Option<EntryRow>, RunError<B::Error>> {
+        let Some(mut number) = self.may_contain(id) else { return Ok(None) };
+        loop {
+            let block = self.blocks.block(number).map_err(RunError::Read)?;
+            let count = self.entries_in(number);
+            let at = partition(count, |at| get_entry(&block, at).is_some_and(|entry| entry.id < *id));
+            match get_entry(&block, at).filter(|_| at < count) {
+                Some(entry) if entry.id == *id => return Ok(Some(entry)),
+                // Equal fences: the id may stand one block before.
+                _ if at == 0 && number > 0 && self.fences[number as usize].as_slice() == &id.0[..8] => number -= 1,
+                _ => return Ok(None),
+            }
+        }
+    }
+
+    fn entries_in(&self, block: u64) -> usize {
+        (self.entries - block * ENTRIES_PER_BLOCK as u64).min(ENTRIES_PER_BLOCK as u64) as usize
+    }
+
+    pub fn contains(&self, id: &ChunkId) -> Result<bool, RunError<B::Error>> {
+        Ok(self.find(id)?.is_some())
+    }
+
+    pub fn locate(&self, id: &ChunkId) -> Result<Option<Location>, RunError<B::Error>> {
+        match self.find(id)? {
+            None => Ok(None),
+            Some(entry) => self.resolve(&entry).map(Some),
+        }
+    }
+
+    fn resolve(&self, entry: &EntryRow) -> Result<Location, RunError<B::Error>> {
+        let frame = self.frame(entry.frame)?;
+        let pack = *self.packs.get(frame.pack as usize).ok_or(Malformed("a frame names no pack"))?;
+        if entry.offset.checked_add(entry.len).is_none_or(|end| end > frame.plain_len) {
+            return Err(Malformed("a chunk lies outside its frame").into());
+        }
+        if u64::from(frame.offset) + u64::from(frame.stored_len) > pack.size {
+            return Err(Malformed("a frame lies outside its pack").into());
+        }
+        Ok(Location {
+            pack,
+            frame_offset: frame.offset,
+            frame_stored_len: frame.stored_len,
+            frame_plain_len: frame.plain_len,
+            offset: entry.offset,
+            len: entry.len,
+        })
+    }
+
+    fn frame(&self, number: u32) -> Result<FrameRow, RunError<B::Error>> {
+        if u64::from(number) >= self.frames {
+            return Err(Malformed("a chunk names no frame").into());
+        }
+        let start = self.entries.div_ceil(ENTRIES_PER_BLOCK as u64);
+        let block =
+            self.blocks.block(start + u64::from(number) / FRAMES_PER_BLOCK as u64).map_err(RunError::Read)?;
+        let at = number as usize % FRAMES_PER_BLOCK * FRAME_BYTES;
+        let mut reader = Reader::new(block.get(at..).unwrap_or_default());
+        Ok(FrameRow {
+            pack: reader.u32()?,
+            offset: reader.u32()?,
+            stored_len: reader.u32()?,
+            plain_len: reader.u32()?,
+        })
+    }
+
+    /// Calls `each` for every frame, in order.
+    pub fn each_frame(&self, mut each: impl FnMut(FrameRow)) -> Result<(), RunError<B::Error>> {
+        for number in 0..self.frames {
+            each(self.frame(number as u32)?);
+        }
+        Ok(())
+    }
+
+    /// Entries in order, read block by block.
+    pub fn iter(&self) -> Entries<'_, B> {
+        Entries { run: self, block: None, number: 0, at: 0 }
+    }
+}
+
+fn partition(count: usize, mut before: impl FnMut(usize) -> bool) -> usize {
+    let (mut low, mut high) = (0, count);
+    while low < high {
+        let middle = low + (high - low) / 2;
+        if before(middle) { low = middle + 1 } else { high = middle }
+    }
+    low
+}
+
+/// See `Run::iter`.
+pub struct Entries<'a, B: Blocks> {
+    run: &'a Run<B>,
+    block: Option<std::sync::Arc<Vec<u8>>>,
+    number: u64,
+    at: usize,
+}
+
+impl<B: Blocks> Entries<'_, B> {
+    fn advance(&mut self) -> Result<Option<EntryRow>, RunError<B::Error>> {
+        loop {
+            if self.number * ENTRIES_PER_BLOCK as u64 >= self.run.entries {
+                return Ok(None);
+            }
+            if self.at == self.run.entries_in(self.number) {
+                (self.block, self.number, self.at) = (None, self.number + 1, 0);
+                continue;
+            }
+            if self.block.is_none() {
+                self.block = Some(self.run.blocks.block(self.number).map_err(RunError::Read)?);
+            }
+            let block = self.block.as_ref().ok_or(Malformed("a block is missing"))?;
+            let entry = get_entry(block, self.at).ok_or(Malformed("an entry block is short"))?;
+            self.at += 1;
+            return Ok(Some(entry));
+        }
+    }
+}
+
+impl<B: Blocks> Iterator for Entries<'_, B> {
+    type Item = Result<EntryRow, RunError<B::Error>>;
+    fn next(&mut self) -> Option<Self::Item> {
+        self.advance().transpose()
+    }
+}
+
+/// Merges `runs` into one that replaces `replaced`. An id that several hold is taken from the first.
+pub fn merge<B: Blocks, E, F>(
+    runs: &[&Run<B>],
+    replaced: &[RunName],
+    emit: F,
+) -> Result<Vec<u8>, MergeError<E, B::Error>>
+where
+    F: FnMut(&[u8]) -> Result<(), E>,
+{
+    let mut writer = RunWriter::new(emit);
+    let mut frame_bases = Vec::with_capacity(runs.len());
+    let mut frames = 0u64;
+    for run in runs {
+        frame_bases.push(frames as u32);
+        frames += run.frames;
+    }
+    if frames > u64::from(u32::MAX) {
+        return Err(MergeError::Read(Malformed("too many frames for one segment").into()));
+    }
+    let mut cursors = Vec::with_capacity(runs.len());
+    for run in runs {
+        let mut entries = run.iter();
+        let head = entries.advance().map_err(MergeError::Read)?;
+        cursors.push((head, entries));
+    }
+    loop {
+        let first = cursors.iter().enumerate().filter_map(|(at, (head, _))| head.map(|entry| (entry.id, at))).min();
+        let Some((_, at)) = first else { break };
+        let (head, entries) = &mut cursors[at];
+        if let Some(mut entry) = head.take() {
+            entry.frame += frame_bases[at];
+            writer.entry(&entry).map_err(MergeError::Write)?;
+        }
+        *head = entries.advance().map_err(MergeError::Read)?;
+    }
+    let mut packs = Vec::new();
+    for run in runs {
+        let base = packs.len() as u32;
+        let mut failed = None;
+        run.each_frame(|mut frame| {
+            frame.pack += base;
+            if failed.is_none() {
+                failed = writer.frame(&frame).err();
+            }
+        })
+        .map_err(MergeError::Read)?;
+        if let Some(error) = failed {
+            return Err(MergeError::Write(error));
+        }
+        packs.extend_from_slice(&run.packs);
+    }
+    writer.finish(&packs, replaced).map_err(MergeError::Write)
+}
+
+#[derive(Debug)]
+pub enum MergeError<W, R: std::error::Error + 'static> {
+    Write(W),
+    Read(RunError<R>),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::convert::Infallible;
+    use std::sync::Arc;
+
+    struct Memory(Vec<Arc<Vec<u8>>>);
+
+    impl Blocks for Memory {
+        type Error = Infallible;
+        fn blocks(&self) -> u64 {
+            self.0.len() as u64
+        }
+        fn block(&self, number: u64) -> Result<Arc<Vec<u8>>, Infallible> {
+            Ok(self.0[number as usize].clone())
+        }
+    }
+
+    fn pack(number: u8) -> PackRow {
+        PackRow { id: PackId([number; 32]), kind: PackKind::Data, size: 1 << 24 }
+    }
+
+    fn id(number: u64) -> ChunkId {
+        ChunkId(*blake3::hash(&number.to_le_bytes()).as_bytes())
+    }
+
+    fn run(numbers: impl Iterator<Item = u64>, packs: &[PackRow], replaced: &[RunName]) -> Run<Memory> {
+        let mut entries: Vec<EntryRow> =
+            numbers.map(|n| EntryRow { id: id(n), frame: (n % 300) as u32, offset: 5, len: n as u32 % 50 }).collect();
+        entries.sort_by_key(|entry| entry.id);
+        let mut blocks = Vec::new();
+        let mut writer = RunWriter::new(|block: &[u8]| -> Result<(), Infallible> {
+            assert_eq!(block.len(), BLOCK_BYTES);
+            blocks.push(Arc::new(block.to_vec()));
+            Ok(())
+        });
+        for entry in &entries {
+            writer.entry(entry).unwrap();
+        }
+        for n in 0..300 {
+            let pack = n % packs.len() as u32;
+            writer.frame(&FrameRow { pack, offset: n * 100, stored_len: 100, plain_len: 100 }).unwrap();
+        }
+        let footer = writer.finish(packs, replaced).unwrap();
+        blocks.push(Arc::new(footer));
+        Run::open(Memory(blocks)).unwrap()
+    }
+
+    #[test]
+    fn what_was_written_is_found_and_nothing_else() {
+        let name = RunName { session: SessionId([3; 16]), sequence: 4, epoch: Some(0) };
+        let run = run(0..1000, &[pack(1), pack(2)], &[name]);
+        for n in 0..1000 {
+            let found = run.locate(&id(n)).unwrap().unwrap();
+            assert_eq!((found.len, found.frame_offset), (n as u32 % 50, (n % 300) as u32 * 100));
+            assert_eq!(found.pack, pack(1 + (n % 300 % 2) as u8));
+        }
+        assert!((1000..3000).all(|n| run.locate(&id(n)).unwrap().is_none()));
+        assert_eq!(run.iter().count(), 1000);
+        assert!(run.iter().map(|entry| entry.unwrap().id).is_sorted());
+        assert_eq!(run.replaced(), [name]);
+    }
+
+    #[test]
+    fn an_empty_run_is_a_run() {
+        let run = run(0..0, &[pack(1)], &[]);
+        assert_eq!(run.iter().count(), 0);
+        assert!(!run.contains(&id(1)).unwrap());
+    }
+
+    #[test]
+    fn filters_of_many_entries_let_every_one_through() {
+        let run = run(0..300_000, &[pack(1)], &[]);
+        assert_eq!(run.filters.len(), 2);
+        assert!((0..300_000).all(|n| run.may_contain(&id(n)).is_some()));
+        let passed = (300_000..310_000).filter(|n| run.may_contain(&id(*n)).is_some()).count();
+        assert!(passed < 200, "{passed} of 10000 strangers passed");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+        #[test]
+        fn a_merge_is_the_union(split in 1u64..400, overlap in 0u64..100) {
+            let (a, b) = (run(0..split, &[pack(1)], &[]), run(split.saturating_sub(overlap)..500, &[pack(2)], &[]));
+            let mut blocks = Vec::new();
+            let footer = merge(&[&a, &b], &[], |block: &[u8]| -> Result<(), Infallible> {
+                blocks.push(Arc::new(block.to_vec()));
+                Ok(())
+            }).unwrap_or_else(|_| unreachable!());
+            blocks.push(Arc::new(footer));
+            let merged = Run::open(Memory(blocks)).unwrap();
+            prop_assert_eq!(merged.entries(), 500);
+            for n in 0..500 {
+                let expected = a.locate(&id(n)).unwrap().or(b.locate(&id(n)).unwrap());
+                prop_assert_eq!(merged.locate(&id(n)).unwrap(), expected);
+            }
+        }
+
+        #[test]
+        fn no_bytes_panic_the_reader(blocks in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..64), 0..4), entries in any::<u64>()) {
+            let mut blocks: Vec<_> = blocks.into_iter().map(Arc::new).collect();
+            let mut footer = FOOTER_MAGIC.to_vec();
+            footer.extend_from_slice(&entries.to_le_bytes());
+            footer.extend_from_slice(&[0; 24]);
+            let _ = Run::open(Memory(blocks.clone()));
+            blocks.push(Arc::new(footer));
+            if let Ok(run) = Run::open(Memory(blocks)) {
+                let _ = run.locate(&id(1));
+            }
+        }
+    }
+}
