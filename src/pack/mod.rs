@@ -5,5 +5,8 @@
 
 pub mod container;
 pub mod entry;
+pub mod list;
+pub mod node;
 pub mod run;
+pub mod tree;
 pub mod wire;

@@ -1,0 +1,469 @@
+//! Trees: entries in order become nodes, nodes become entries again (`FORMAT.md`, section 8).
+//!
+//! Owns where nodes end, what is reused, and the walk. Refuses stores: nodes go and come through `NodeSink` and `NodeSource`. Memory: one open node for each
+//! level while building, one decoded node for each level while reading, whatever the number of entries.
+
+use std::sync::Arc;
+
+use crate::names::{ChunkId, TreePath};
+use crate::pack::entry::Entry;
+use crate::pack::node::{Child, common_base_len, decode_inner, decode_leaf, encode_inner, encode_leaf};
+use crate::pack::wire::Malformed;
+use crate::seal::key::IdKeys;
+
+const LEAF_ENTRIES_MIN: usize = 64;
+const LEAF_ENTRIES_MAX: usize = 1024;
+const LEAF_BYTES: usize = 512 << 10;
+const LEAF_CUT: u32 = u32::MAX / 192;
+const INNER_CHILDREN_MIN: usize = 16;
+const INNER_CHILDREN_MAX: usize = 512;
+const INNER_CUT: u32 = u32::MAX / 96;
+/// 16^LEVELS_MAX children would be more entries than can exist.
+const LEVELS_MAX: u8 = 16;
+
+/// Where finished nodes go.
+pub trait NodeSink {
+    type Error;
+    /// Stores a tree node, or finds that it is stored, and names it.
+    fn put_tree_node(&mut self, plaintext: Vec<u8>) -> Result<ChunkId, Self::Error>;
+}
+
+/// Where nodes come from: bytes that were checked against their id.
+pub trait NodeSource {
+    type Error: From<NodeError>;
+    fn tree_node(&self, id: &ChunkId) -> Result<Arc<Vec<u8>>, Self::Error>;
+}
+
+/// A node whose bytes are those of its id and yet make no sense.
+#[derive(Debug, thiserror::Error)]
+#[error("tree node {id} makes no sense")]
+pub struct NodeError {
+    pub id: ChunkId,
+    #[source]
+    pub cause: Malformed,
+}
+
+/// The root of a tree, as a manifest names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Root {
+    pub id: ChunkId,
+    /// 0: the root is a leaf.
+    pub level: u8,
+    pub base: TreePath,
+    pub entries: u64,
+    /// Sum of file sizes.
+    pub bytes: u64,
+}
+
+/// A leaf that was read: what a later tree needs to use it again.
+#[derive(Debug)]
+pub struct LeafRef {
+    child: Child,
+}
+
+/// An entry that stands in an older tree unchanged: its leaf, and its place there.
+#[derive(Clone, Debug)]
+pub struct Origin {
+    pub leaf: Arc<LeafRef>,
+    pub place: usize,
+}
+
+/// Builds a tree from entries in order.
+pub struct TreeBuilder<'a> {
+    ids: &'a IdKeys,
+    leaf: Vec<Entry>,
+    leaf_bytes: usize,
+    /// The old leaf whose first entries `leaf` is so far, unchanged.
+    origin: Option<Arc<LeafRef>>,
+    levels: Vec<Vec<Child>>,
+    last_path: Option<TreePath>,
+}
+
+fn last_two_parts(path: &TreePath) -> &[u8] {
+    let bytes = path.as_bytes();
+    let mut slashes = bytes.iter().enumerate().rev().filter(|(_, b)| **b == b'/').map(|(at, _)| at);
+    slashes.nth(1).map_or(bytes, |at| &bytes[at + 1..])
+}
+
+fn weight(entry: &Entry) -> usize {
+    use crate::pack::entry::{Content, Kind};
+    let content = match &entry.kind {
+        Kind::File { content: Content::Extents(extents), .. } => extents.len() * 36,
+        Kind::Symlink { target } => target.len(),
+        _ => 0,
+    };
+    64 + content + entry.xattrs.iter().map(|(name, value)| name.len() + value.len() + 4).sum::<usize>()
+}
+
+impl<'a> TreeBuilder<'a> {
+    pub fn new(ids: &'a IdKeys) -> Self {
+        Self { ids, leaf: Vec::new(), leaf_bytes: 0, origin: None, levels: Vec::new(), last_path: None }
+    }
+
+    /// Adds the next entry; paths must grow. `origin` says that the very same entry stands there in an older tree.
+    pub fn push<S: NodeSink>(&mut self, entry: Entry, origin: Option<Origin>, sink: &mut S) -> Result<(), S::Error> {
+        assert!(self.last_path.as_ref().is_none_or(|last| *last < entry.path), "entries come in order");
+        let place = self.leaf.len();
+        self.origin = match (origin, self.origin.take()) {
+            (Some(new), _) if place == 0 && new.place == 0 => Some(new.leaf),
+            (Some(new), Some(old)) if new.place == place && Arc::ptr_eq(&new.leaf, &old) => Some(old),
+            _ => None,
+        };
+        self.leaf_bytes += weight(&entry);
+        let cut = self.leaf.len() + 1 >= LEAF_ENTRIES_MIN && self.ids.cut(last_two_parts(&entry.path)) < LEAF_CUT;
+        self.last_path = Some(entry.path.clone());
+        self.leaf.push(entry);
+        if cut || self.leaf.len() == LEAF_ENTRIES_MAX || self.leaf_bytes >= LEAF_BYTES {
+            self.close_leaf(sink)?;
+        }
+        Ok(())
+    }
+
+    fn close_leaf<S: NodeSink>(&mut self, sink: &mut S) -> Result<(), S::Error> {
+        let entries = std::mem::take(&mut self.leaf);
+        self.leaf_bytes = 0;
+        let Some(first) = entries.first() else { return Ok(()) };
+        let reused = self.origin.take().filter(|leaf| leaf.child.entries == entries.len() as u64);
+        let child = match reused {
+            Some(leaf) => leaf.child.clone(),
+            None => {
+                let first = first.path.clone();
+                let shared = |len, entry: &Entry| common_base_len(&first.as_bytes()[..len], entry.path.as_bytes());
+                let base_len = entries.iter().fold(first.as_bytes().len(), shared);
+                let id = sink.put_tree_node(encode_leaf(&entries, base_len))?;
+                let bytes = entries.iter().fold(0u64, |sum, entry| sum.saturating_add(entry.kind.size()));
+                Child { first, base_len, id, entries: entries.len() as u64, bytes }
+            }
+        };
+        self.add_child(0, child, sink)
+    }
+
+    fn add_child<S: NodeSink>(&mut self, level: usize, child: Child, sink: &mut S) -> Result<(), S::Error> {
+        if self.levels.len() == level {
+            self.levels.push(Vec::new());
+        }
+        let children = &mut self.levels[level];
+        // An inner node ends before a child that asks for it, so that the last node of a level is never empty.
+        let cut = children.len() >= INNER_CHILDREN_MIN && self.ids.cut(last_two_parts(&child.first)) < INNER_CUT;
+        if cut || children.len() == INNER_CHILDREN_MAX {
+            let full = std::mem::take(children);
+            let parent = self.close_inner(level, full, sink)?;
+            self.add_child(level + 1, parent, sink)?;
+        }
+        self.levels[level].push(child);
+        Ok(())
+    }
+
+    fn close_inner<S: NodeSink>(
+        &self,
+        level: usize,
+        children: Vec<Child>,
+        sink: &mut S,
+    ) -> Result<Child, S::Error> {
+        let base_len = shared_base_len(&children);
+        let id = sink.put_tree_node(encode_inner(level as u8 + 1, &children, base_len))?;
+        let entries = children.iter().fold(0u64, |sum, child| sum.saturating_add(child.entries));
+        let bytes = children.iter().fold(0u64, |sum, child| sum.saturating_add(child.bytes));
+        let first = children.into_iter().next().map(|child| child.first).unwrap_or_default();
+        Ok(Child { first, base_len, id, entries, bytes })
+    }
+
+    /// Ends the tree; none if no entry was pushed.
+    pub fn finish<S: NodeSink>(mut self, sink: &mut S) -> Result<Option<Root>, S::Error> {
+        self.close_leaf(sink)?;
+        let mut level = 0;
+        while level < self.levels.len() {
+            let children = std::mem::take(&mut self.levels[level]);
+            let top = level + 1 == self.levels.len();
+            match <[Child; 1]>::try_from(children) {
+                Ok([only]) if top => {
+                    let base = only.base();
+                    let Child { id, entries, bytes, .. } = only;
+                    return Ok(Some(Root { id, level: level as u8, base, entries, bytes }));
+                }
+                Ok([only]) => {
+                    let parent = self.close_inner(level, vec![only], sink)?;
+                    self.add_child(level + 1, parent, sink)?;
+                }
+                Err(children) => {
+                    let parent = self.close_inner(level, children, sink)?;
+                    self.add_child(level + 1, parent, sink)?;
+                }
+            }
+            level += 1;
+        }
+        Ok(None)
+    }
+}
+
+/// Length of the directory that all children's bases share; a prefix of the first child's first path.
+fn shared_base_len(children: &[Child]) -> usize {
+    let Some(first) = children.first() else { return 0 };
+    let own = &first.first.as_bytes()[..first.base_len];
+    children.iter().fold(own.len(), |len, child| {
+        common_base_len(&own[..len], &child.first.as_bytes()[..child.base_len])
+    })
+}
+
+/// Reads a tree in order, from any path on.
+pub struct TreeReader<'a, S: NodeSource> {
+    source: &'a S,
+    /// Inner nodes from the root down, each with the position of its next child; the level of its children.
+    stack: Vec<(Arc<Vec<Child>>, usize, u8)>,
+    leaf: Vec<Entry>,
+    leaf_ref: Option<Arc<LeafRef>>,
+    place: usize,
+}
+
+impl<'a, S: NodeSource> TreeReader<'a, S> {
+    /// A reader of all entries of `root`.
+    pub fn new(source: &'a S, root: &Root) -> Self {
+        let child = Child {
+            first: root.base.clone(),
+            base_len: root.base.as_bytes().len(),
+            id: root.id,
+            entries: root.entries,
+            bytes: root.bytes,
+        };
+        let stack = vec![(Arc::new(vec![child]), 0, root.level)];
+        Self { source, stack, leaf: Vec::new(), leaf_ref: None, place: 0 }
+    }
+
+    /// A reader that begins at the first entry at or after `path`.
+    pub fn starting_at(source: &'a S, root: &Root, path: &TreePath) -> Result<Self, S::Error> {
+        let mut reader = Self::new(source, root);
+        loop {
+            match reader.stack.last_mut() {
+                Some((children, next, _)) => {
+                    // The last child that begins at or before the path may hold it.
+                    let after = children.partition_point(|child| child.first <= *path);
+                    *next = after.saturating_sub(1);
+                }
+                None => break,
+            }
+            if !reader.descend()? {
+                break;
+            }
+            if !reader.leaf.is_empty() {
+                reader.place = reader.leaf.partition_point(|entry| entry.path < *path);
+                break;
+            }
+        }
+        Ok(reader)
+    }
+
+    /// Goes one level down, to the next child. False at the end.
+    fn descend(&mut self) -> Result<bool, S::Error> {
+        loop {
+            let Some((children, next, level)) = self.stack.last_mut() else { return Ok(false) };
+            let Some(child) = children.get(*next).cloned() else {
+                self.stack.pop();
+                continue;
+            };
+            *next += 1;
+            let level = *level;
+            let bytes = self.source.tree_node(&child.id)?;
+            let wrong = |cause| S::Error::from(NodeError { id: child.id, cause });
+            if level == 0 {
+                self.leaf = decode_leaf(&bytes, &child.base()).map_err(wrong)?;
+                if self.leaf.is_empty() {
+                    return Err(wrong(Malformed("a leaf is empty")));
+                }
+                // What the parent claims of a leaf is not believed: another tree may use it again.
+                let first = self.leaf[0].path.clone();
+                let bytes = self.leaf.iter().fold(0u64, |sum, entry| sum.saturating_add(entry.kind.size()));
+                let child = Child { first, entries: self.leaf.len() as u64, bytes, ..child };
+                self.leaf_ref = Some(Arc::new(LeafRef { child }));
+                self.place = 0;
+            } else {
+                if level > LEVELS_MAX {
+                    return Err(wrong(Malformed("a tree is too deep")));
+                }
+                let children = decode_inner(&bytes, level, &child.base()).map_err(wrong)?;
+                self.stack.push((Arc::new(children), 0, level - 1));
+            }
+            return Ok(true);
+        }
+    }
+
+    /// The next entry, and where it stands.
+    pub fn next_entry(&mut self) -> Result<Option<(Entry, Origin)>, S::Error> {
+        loop {
+            if self.place < self.leaf.len()
+                && let Some(leaf) = &self.leaf_ref
+            {
+                let origin = Origin { leaf: leaf.clone(), place: self.place };
+                let entry = self.leaf[self.place].clone();
+                self.place += 1;
+                return Ok(Some((entry, origin)));
+            }
+            if !self.descend()? {
+                return Ok(None);
+            }
+        }
+    }
+}
+
+/// Calls `each` for every node of a tree with its level, parents first; leaves come decoded.
+pub fn each_node<S: NodeSource>(
+    source: &S,
+    root: &Root,
+    each: &mut dyn FnMut(&ChunkId, Option<Vec<Entry>>) -> Result<bool, S::Error>,
+) -> Result<(), S::Error> {
+    let mut stack = vec![(root.id, root.level, root.base.clone())];
+    while let Some((id, level, base)) = stack.pop() {
+        let wrong = |cause| S::Error::from(NodeError { id, cause });
+        if level > LEVELS_MAX {
+            return Err(wrong(Malformed("a tree is too deep")));
+        }
+        let bytes = source.tree_node(&id)?;
+        if level == 0 {
+            each(&id, Some(decode_leaf(&bytes, &base).map_err(wrong)?))?;
+        } else {
+            let children = decode_inner(&bytes, level, &base).map_err(wrong)?;
+            if each(&id, None)? {
+                stack.extend(children.iter().rev().map(|child| (child.id, level - 1, child.base())));
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::names::{RepositoryId, WriterId};
+    use crate::pack::entry::{Content, Cut, Kind, Timestamp};
+    use crate::seal::key::{AdminKey, Secret};
+    use proptest::prelude::*;
+    use std::collections::HashMap;
+
+    fn ids() -> IdKeys {
+        AdminKey::from_root(RepositoryId([1; 16]), Secret::new([1; 32])).own_writer().group().ids(WriterId([1; 8]))
+    }
+
+    #[derive(Default)]
+    struct Memory {
+        nodes: HashMap<ChunkId, Arc<Vec<u8>>>,
+        put: usize,
+    }
+
+    impl NodeSink for Memory {
+        type Error = NodeError;
+        fn put_tree_node(&mut self, plaintext: Vec<u8>) -> Result<ChunkId, NodeError> {
+            self.put += 1;
+            let id = ids().tree(&plaintext);
+            self.nodes.insert(id, Arc::new(plaintext));
+            Ok(id)
+        }
+    }
+
+    impl NodeSource for Memory {
+        type Error = NodeError;
+        fn tree_node(&self, id: &ChunkId) -> Result<Arc<Vec<u8>>, NodeError> {
+            Ok(self.nodes[id].clone())
+        }
+    }
+
+    fn file(path: String, mtime: i64) -> Entry {
+        Entry {
+            path: TreePath::from_bytes(path.into_bytes()).unwrap(),
+            kind: Kind::File { size: 0, content: Content::Extents(vec![]), cut: Cut::Content },
+            mode: 0o644,
+            uid: 0,
+            gid: 0,
+            user: None,
+            group: None,
+            mtime: Timestamp { secs: mtime, nanos: 0 },
+            ctime: Timestamp::default(),
+            inode: 0,
+            link_group: None,
+            xattrs: vec![],
+        }
+    }
+
+    fn many(count: usize) -> Vec<Entry> {
+        let mut entries: Vec<Entry> = (0..count).map(|n| file(format!("d{:03}/f{n:06}", n % 97), 0)).collect();
+        entries.sort_by(|a, b| a.path.cmp(&b.path));
+        entries
+    }
+
+    fn build(entries: &[Entry], memory: &mut Memory) -> Root {
+        let ids = ids();
+        let mut builder = TreeBuilder::new(&ids);
+        for entry in entries {
+            builder.push(entry.clone(), None, memory).unwrap();
+        }
+        builder.finish(memory).unwrap().unwrap()
+    }
+
+    fn read(root: &Root, memory: &Memory) -> Vec<Entry> {
+        let mut reader = TreeReader::new(memory, root);
+        std::iter::from_fn(|| reader.next_entry().unwrap().map(|(entry, _)| entry)).collect()
+    }
+
+    #[test]
+    fn a_large_tree_comes_back_in_order_and_its_sums_fit() {
+        let entries = many(40_000);
+        let mut memory = Memory::default();
+        let root = build(&entries, &mut memory);
+        assert!(root.level >= 2);
+        assert_eq!(root.entries, 40_000);
+        assert_eq!(read(&root, &memory), entries);
+    }
+
+    #[test]
+    fn reading_starts_anywhere() {
+        let entries = many(20_000);
+        let mut memory = Memory::default();
+        let root = build(&entries, &mut memory);
+        for at in (0..20_000).step_by(1231) {
+            let mut reader = TreeReader::starting_at(&memory, &root, &entries[at].path).unwrap();
+            assert_eq!(reader.next_entry().unwrap().unwrap().0, entries[at]);
+        }
+        let before = TreePath::from_bytes(b"d050".to_vec()).unwrap();
+        let mut reader = TreeReader::starting_at(&memory, &root, &before).unwrap();
+        let first = entries.iter().find(|entry| entry.path > before).unwrap();
+        assert_eq!(&reader.next_entry().unwrap().unwrap().0, first);
+        let after = TreePath::from_bytes(b"z".to_vec()).unwrap();
+        assert!(TreeReader::starting_at(&memory, &root, &after).unwrap().next_entry().unwrap().is_none());
+    }
+
+    #[test]
+    fn unchanged_leaves_are_used_again_and_a_full_build_agrees() {
+        let mut entries = many(20_000);
+        let mut memory = Memory::default();
+        let old = build(&entries, &mut memory);
+        entries[7_000].mtime.secs = 9;
+        entries.remove(15_000);
+        let ids = ids();
+        memory.put = 0;
+        let mut new_nodes = Memory::default();
+        let mut builder = TreeBuilder::new(&ids);
+        let mut old_reader = TreeReader::new(&memory, &old);
+        let mut previous = old_reader.next_entry().unwrap();
+        for entry in &entries {
+            while previous.as_ref().is_some_and(|(old, _)| old.path < entry.path) {
+                previous = old_reader.next_entry().unwrap();
+            }
+            let origin = previous.as_ref().filter(|(old, _)| old == entry).map(|(_, origin)| origin.clone());
+            builder.push(entry.clone(), origin, &mut new_nodes).unwrap();
+        }
+        let incremental = builder.finish(&mut new_nodes).unwrap().unwrap();
+        assert!(new_nodes.put < 8, "{} nodes written for two changes", new_nodes.put);
+        let mut fresh = Memory::default();
+        assert_eq!(build(&entries, &mut fresh), incremental);
+        memory.nodes.extend(new_nodes.nodes);
+        assert_eq!(read(&incremental, &memory), entries);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn any_tree_comes_back(entries in crate::pack::node::tests::entries(300)) {
+            let mut memory = Memory::default();
+            let root = build(&entries, &mut memory);
+            prop_assert_eq!(read(&root, &memory), entries);
+        }
+    }
+}
