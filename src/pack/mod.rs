@@ -5,8 +5,10 @@
 
 pub mod container;
 pub mod entry;
+pub mod keys;
 pub mod list;
 pub mod node;
+pub mod record;
 pub mod run;
 pub mod tree;
 pub mod wire;
