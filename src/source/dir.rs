@@ -190,3 +190,19 @@ impl Base {
         live.iter().filter(|dir| lock(&dir.open).is_some()).count()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::fs::CWD;
+
+    #[test]
+    fn a_chain_of_any_length_is_dropped_without_recursion() {
+        let anchor = open_quietly(CWD, c"/", OFlags::PATH).unwrap();
+        let mut dir = Dir::anchor(Base::new(b"/".to_vec(), b".".to_vec(), anchor));
+        for inode in 0..200_000 {
+            dir = dir.child(c"d", Identity { dev: 0, inode });
+        }
+        drop(dir);
+    }
+}

@@ -81,18 +81,14 @@ pub fn read(found: &Found, owners: &mut Owners) -> Result<Meta, Problem> {
     };
     let mut meta = Meta::new(stat, owners);
     meta.link_target = link_target;
-    let (xattrs, loss) = xattrs(&Held::new(&held));
-    meta.xattrs = xattrs;
-    meta.loss = loss.map(|errno| fail(xattr_loss(errno)));
+    add_xattrs(&mut meta, &Held::new(&held), fail);
     Ok(meta)
 }
 
 /// Metadata of an open file, without another open.
 pub fn of_file(file: &OpenFile, owners: &mut Owners) -> Meta {
     let mut meta = Meta::new(*file.stat(), owners);
-    let (xattrs, loss) = xattrs(file);
-    meta.xattrs = xattrs;
-    meta.loss = loss.map(|errno| file.problem(xattr_loss(errno)));
+    add_xattrs(&mut meta, file, |kind| file.problem(kind));
     meta
 }
 
@@ -154,11 +150,6 @@ impl Meta {
     }
 }
 
-/// The file was there when its attributes were asked for: no errno means that it vanished.
-fn xattr_loss(errno: Errno) -> ProblemKind {
-    ProblemKind::Unreadable { verb: "asked for all its extended attributes", errno }
-}
-
 /// What attributes can be asked of.
 trait Attributed {
     fn list(&self, buffer: &mut [u8]) -> Result<usize, Errno>;
@@ -196,25 +187,31 @@ impl Attributed for Held {
     }
 }
 
-/// All attributes that could be read, sorted by name, and why another could not.
-fn xattrs(file: &impl Attributed) -> (Vec<(Vec<u8>, Vec<u8>)>, Option<Errno>) {
+/// Puts all attributes that could be read into `meta`, sorted by name, and a problem where one could not.
+fn add_xattrs(meta: &mut Meta, file: &impl Attributed, problem: impl Fn(ProblemKind) -> Problem) {
+    // The file was there when its attributes were asked for: no errno means that it vanished.
+    let loss = |errno| {
+        let verb = "asked for all its extended attributes";
+        Some(problem(ProblemKind::Unreadable { verb, errno }))
+    };
     let names = match whole(|buffer| file.list(buffer)) {
         Ok(names) => names,
         // The file system knows none.
-        Err(Errno::OPNOTSUPP) => return (Vec::new(), None),
-        Err(errno) => return (Vec::new(), Some(errno)),
+        Err(Errno::OPNOTSUPP) => return,
+        Err(errno) => {
+            meta.loss = loss(errno);
+            return;
+        }
     };
-    let (mut xattrs, mut loss) = (Vec::new(), None);
     for name in names.split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
         match whole(|buffer| file.get(name, buffer)) {
-            Ok(value) => xattrs.push((name.to_vec(), value)),
+            Ok(value) => meta.xattrs.push((name.to_vec(), value)),
             // Removed since it was listed, or listed by a file system that does not mean it.
             Err(Errno::NODATA | Errno::OPNOTSUPP) => {}
-            Err(errno) => loss = Some(errno),
+            Err(errno) => meta.loss = loss(errno),
         }
     }
-    xattrs.sort();
-    (xattrs, loss)
+    meta.xattrs.sort();
 }
 
 /// All that `ask` has to say: first into what nearly always suffices, then into all that the kernel allows.

@@ -2,6 +2,8 @@
 //!
 //! Owns the two kinds of trouble and their sentences. Refuses to decide what makes a run partial: it only says which is which.
 
+use std::error::Error;
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
@@ -46,12 +48,12 @@ pub enum SourceError {
 }
 
 /// One file or directory that was not saved, or not whole. Everything else still is.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{} {kind}", escape(path))]
+///
+/// Shown as one sentence of path and kind; its cause is the kind's.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     /// Absolute, raw bytes; shown escaped.
     pub path: Vec<u8>,
-    #[source]
     pub kind: ProblemKind,
 }
 
@@ -79,6 +81,18 @@ impl Problem {
     }
 }
 
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", escape(&self.path), self.kind)
+    }
+}
+
+impl Error for Problem {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.kind.source()
+    }
+}
+
 impl ProblemKind {
     /// What an errno means to a file that stood there a moment ago.
     pub(super) fn from_errno(verb: &'static str, errno: Errno) -> Self {
@@ -94,14 +108,13 @@ impl ProblemKind {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::error::Error as _;
 
     #[test]
     fn a_problem_is_one_escaped_sentence_with_its_cause_apart() {
         let kind = ProblemKind::from_errno("opened", Errno::ACCESS);
         let problem = Problem { path: b"/srv/a\x1b[2J\xff".to_vec(), kind };
         assert_eq!(problem.to_string(), "/srv/a\\x1b[2J\\xff could not be opened");
-        assert!(problem.source().and_then(|kind| kind.source()).is_some());
+        assert_eq!(problem.source().map(ToString::to_string), Some(Errno::ACCESS.to_string()));
         assert!(problem.is_loss());
     }
 
