@@ -134,10 +134,10 @@ impl LocalStore {
         self.root.accepts(key)?;
         self.root.still_stands()?;
         self.root.ensure_parent(key)?;
-        if self.root.has_links.load(Ordering::Relaxed) {
-            if let Some(create) = self.put(key, bytes)? {
-                return Ok(create);
-            }
+        if self.root.has_links.load(Ordering::Relaxed)
+            && let Some(create) = self.put(key, bytes)?
+        {
+            return Ok(create);
         }
         let mut random = [0; 8];
         getrandom::fill(&mut random).map_err(LocalError::package)?;

@@ -337,3 +337,58 @@ fn a_crash_leaves_what_a_killed_process_leaves() {
     assert_eq!(reopened.leftovers().unwrap().len(), 1);
     assert_eq!(reopened.sweep(|leftover| leftover.session() == Some(session(1))).unwrap().files, 1);
 }
+
+#[test]
+fn a_full_store_says_so_and_is_not_asked_again() {
+    let store = faulty().on(Verb::Append, 2, Fault::Full).on(Verb::Create, 1, Fault::Full);
+    let mut upload = store.begin(session(1), 0).unwrap();
+    upload.append(b"x").unwrap();
+    assert_eq!(upload.append(b"x").unwrap_err().class, Class::Full);
+    assert_eq!(create(&store, b"ours").unwrap_err().class, Class::Full);
+    assert_eq!(store.count(Verb::Create), 1);
+    store.assert_every_fault_was_met();
+}
+
+/// Every kind of change, in the order of a small backup: a stop at the first error, as a killed process stops.
+fn changes(store: &dyn Store) -> Result<()> {
+    let _ = store.create(&key("w/record"), b"record")?;
+    let mut upload = store.begin(session(1), 0)?;
+    upload.append(&[1; 100_000])?;
+    upload.append(&[2; 100_000])?;
+    let _ = upload.finish(&key("d/ab/pack"))?;
+    let _ = store.create(&key("s/manifest"), b"manifest")?;
+    store.delete(&key("w/record"))
+}
+
+#[test]
+fn a_crash_at_any_change_leaves_whole_objects_and_leftovers_that_are_swept() {
+    let mut crashes = 0;
+    for fault in [Fault::Crash, Fault::CrashAfter] {
+        for number in 1.. {
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("store");
+            let store = FaultyStore::over(LocalStore::create(&path).unwrap()).on(Verb::Change, number, fault.clone());
+            if changes(&store).is_ok() {
+                assert_eq!(number - 1, store.count(Verb::Any), "each change was tried");
+                break;
+            }
+            store.assert_every_fault_was_met();
+            crashes += 1;
+
+            let reopened = LocalStore::open(&path).unwrap();
+            for Listed { key, size } in reopened.list("").unwrap() {
+                let whole = match key.as_str() {
+                    "w/record" => b"record".to_vec(),
+                    "s/manifest" => b"manifest".to_vec(),
+                    _ => [[1; 100_000], [2; 100_000]].concat(),
+                };
+                assert_eq!(size, whole.len() as u64, "{fault:?} {number}: {key}");
+                assert_eq!(reopened.get(&key).unwrap(), whole, "{fault:?} {number}: {key}");
+            }
+            reopened.sweep(|_| true).unwrap();
+            assert!(reopened.leftovers().unwrap().is_empty());
+            changes(&reopened).unwrap();
+        }
+    }
+    assert_eq!(crashes, 14);
+}

@@ -97,6 +97,18 @@ fn what_is_stored_is_fsynced_before_its_name_and_its_name_before_the_answer() {
 }
 
 #[test]
+fn what_is_found_standing_is_made_durable_before_it_is_reported() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = new_store(directory.path(), "store");
+    run(&root, &[]);
+    let seen = run(&root, &[]);
+    assert_eq!((seen.object.as_str(), seen.pack.as_str()), ("Occupied", "Occupied"));
+    for parent in ["s", "d/ab"] {
+        at(&seen.calls, &["fsync(", &format!("{}>", root.join(parent).display())]);
+    }
+}
+
+#[test]
 fn no_failed_fsync_is_passed_over() {
     let directory = tempfile::tempdir().unwrap();
     let root = new_store(directory.path(), "whole");
