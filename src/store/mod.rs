@@ -6,6 +6,17 @@
 //! What is asked of a store (everything else is built on it): `create` never replaces and is durable when it returns;
 //! `list` shows whatever was created before it began; `get` returns what was created, whole. No clock is asked for.
 
+pub mod address;
+pub mod backoff;
+pub mod create_once;
+mod drive;
+pub mod local;
+pub mod memory;
+pub mod meter;
+pub mod probe;
+pub mod retry;
+mod shared;
+
 use std::ops::Range;
 
 use crate::names::{ObjectKey, SessionId};
@@ -101,6 +112,16 @@ pub struct StoreError {
 }
 
 impl StoreError {
+    pub fn new(
+        class: Class,
+        store: &str,
+        verb: &'static str,
+        key: impl ToString,
+        cause: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        Self { class, store: store.to_owned(), verb, key: key.to_string(), cause: cause.into() }
+    }
+
     pub fn is_not_found(&self) -> bool {
         self.class == Class::NotFound
     }

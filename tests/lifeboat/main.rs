@@ -1,1 +1,7 @@
+//! Every test from outside, in one binary that links once.
 
+mod store_contract;
+mod store_faults;
+mod store_local;
+mod store_system_calls;
+mod support;

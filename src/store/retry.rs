@@ -1,0 +1,77 @@
+//! A store that asks again when the store beneath says "later".
+//!
+//! Refuses to repeat creates: whether one took effect is `create_once`'s question. Deletes and reads may be repeated freely.
+
+use std::ops::Range;
+
+use super::backoff::Pace;
+use super::{Class, Create, Listed, Result, Store, Upload};
+use crate::names::{ObjectKey, SessionId};
+
+pub struct Retry<S> {
+    store: S,
+    pace: Pace,
+}
+
+impl<S: Store> Retry<S> {
+    pub fn over(store: S) -> Self {
+        Self::at(store, Pace::default())
+    }
+
+    pub fn at(store: S, pace: Pace) -> Self {
+        Self { store, pace }
+    }
+
+    fn patiently<T>(&self, call: impl Fn(&S) -> Result<T>) -> Result<T> {
+        let mut attempt = 1;
+        loop {
+            match call(&self.store) {
+                Err(error) if matches!(error.class, Class::Transient | Class::Ambiguous) => {
+                    if !self.pace.wait_after(attempt) {
+                        return Err(error);
+                    }
+                    attempt += 1;
+                }
+                answer => return answer,
+            }
+        }
+    }
+}
+
+impl<S: Store> Store for Retry<S> {
+    fn url(&self) -> &str {
+        self.store.url()
+    }
+
+    fn get(&self, key: &ObjectKey) -> Result<Vec<u8>> {
+        self.patiently(|store| store.get(key))
+    }
+
+    fn get_range(&self, key: &ObjectKey, range: Range<u64>) -> Result<Vec<u8>> {
+        self.patiently(|store| store.get_range(key, range.clone()))
+    }
+
+    fn size(&self, key: &ObjectKey) -> Result<Option<u64>> {
+        self.patiently(|store| store.size(key))
+    }
+
+    fn create(&self, key: &ObjectKey, bytes: &[u8]) -> Result<Create> {
+        self.store.create(key, bytes)
+    }
+
+    fn begin(&self, session: SessionId, number: u32) -> Result<Box<dyn Upload>> {
+        self.store.begin(session, number)
+    }
+
+    fn list(&self, prefix: &str) -> Result<Vec<Listed>> {
+        self.patiently(|store| store.list(prefix))
+    }
+
+    fn delete(&self, key: &ObjectKey) -> Result<()> {
+        self.patiently(|store| store.delete(key))
+    }
+
+    fn available_bytes(&self) -> Result<Option<u64>> {
+        self.patiently(|store| store.available_bytes())
+    }
+}

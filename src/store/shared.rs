@@ -1,0 +1,53 @@
+//! A store behind a pointer is a store, so that wrappers can share what they wrap.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::{Create, Listed, Result, Store, Upload};
+use crate::names::{ObjectKey, SessionId};
+
+macro_rules! store_behind {
+    ($pointer:ty) => {
+        impl<S: Store + ?Sized> Store for $pointer {
+            fn url(&self) -> &str {
+                (**self).url()
+            }
+
+            fn get(&self, key: &ObjectKey) -> Result<Vec<u8>> {
+                (**self).get(key)
+            }
+
+            fn get_range(&self, key: &ObjectKey, range: Range<u64>) -> Result<Vec<u8>> {
+                (**self).get_range(key, range)
+            }
+
+            fn size(&self, key: &ObjectKey) -> Result<Option<u64>> {
+                (**self).size(key)
+            }
+
+            fn create(&self, key: &ObjectKey, bytes: &[u8]) -> Result<Create> {
+                (**self).create(key, bytes)
+            }
+
+            fn begin(&self, session: SessionId, number: u32) -> Result<Box<dyn Upload>> {
+                (**self).begin(session, number)
+            }
+
+            fn list(&self, prefix: &str) -> Result<Vec<Listed>> {
+                (**self).list(prefix)
+            }
+
+            fn delete(&self, key: &ObjectKey) -> Result<()> {
+                (**self).delete(key)
+            }
+
+            fn available_bytes(&self) -> Result<Option<u64>> {
+                (**self).available_bytes()
+            }
+        }
+    };
+}
+
+store_behind!(Arc<S>);
+store_behind!(Box<S>);
+store_behind!(&S);

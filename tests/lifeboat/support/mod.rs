@@ -1,0 +1,13 @@
+//! What tests share: doubles that are stricter than production, and short names for what they write often.
+
+pub mod faulty;
+
+use lifeboat::names::{ObjectKey, SessionId, WriterId};
+
+pub fn key(text: &str) -> ObjectKey {
+    text.parse().unwrap()
+}
+
+pub fn session(number: u8) -> SessionId {
+    SessionId::new(WriterId([7; 8]), [number; 8])
+}
