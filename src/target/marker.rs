@@ -1,0 +1,163 @@
+//! Knows an interrupted restore again.
+//!
+//! The marker is a file in the target that says which restore is under way. It stands there, durable, before anything else
+//! is made, and goes when everything is durable. So whatever a crash leaves, the marker is there or the restore is done.
+//! Files under temporary names beside a marker are ours, half written, and swept before the restore goes on.
+
+use std::os::fd::AsFd;
+
+use rustix::fs::{AtFlags, Mode, OFlags, fstat, fsync, openat, syncfs, unlinkat};
+use rustix::io::Errno;
+
+use super::error::{Result, TargetError, whole};
+use super::handle::Handle;
+use super::part::is_part_name;
+use super::read::FileKind;
+use super::{Existing, Target};
+use crate::names::TreePath;
+use crate::pack::entry::Timestamp;
+
+pub(super) const NAME: &str = ".lifeboat-restore";
+
+/// Longer markers are not read: they were not written here.
+const MARKER_BYTES_MAX: usize = 64 * 1024;
+
+/// What stands in a target before a restore begins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Nothing, or nothing but the `lost+found` of a new file system and what a `begin` cut short left.
+    Empty,
+    /// An unfinished restore, with the bytes that it began with.
+    Interrupted { marker: Vec<u8> },
+    /// Something else; one name of it.
+    Foreign { example: Vec<u8> },
+}
+
+/// How a restore begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Begin {
+    Fresh,
+    /// The same restore was interrupted here: files under final names are whole, all else is as it may be.
+    Continued,
+}
+
+impl Target {
+    pub fn state(&self) -> Result<State> {
+        if let Some(marker) = self.read_marker()? {
+            return Ok(State::Interrupted { marker });
+        }
+        for (name, kind) in self.list(&TreePath::root())? {
+            let Ok(path) = TreePath::root().join(&name) else { continue };
+            let of_the_file_system =
+                name == b"lost+found" && kind == FileKind::Directory && self.list(&path)?.is_empty();
+            if !of_the_file_system && !(kind == FileKind::File && is_part_name(&name)) {
+                return Ok(State::Foreign { example: name });
+            }
+        }
+        Ok(State::Empty)
+    }
+
+    /// Marks the target with `marker`, which says what is being restored; or goes on, if it bears that mark already. What an
+    /// interrupted restore left under temporary names is removed.
+    pub fn begin(&self, marker: &[u8]) -> Result<Begin> {
+        let root = TreePath::root();
+        let path = marker_path();
+        if marker.len() > MARKER_BYTES_MAX {
+            return Err(self.confined.error("mark", &root, Errno::MSGSIZE));
+        }
+        match self.read_marker()? {
+            Some(theirs) if theirs == marker => {
+                self.sweep()?;
+                return Ok(Begin::Continued);
+            }
+            Some(theirs) => {
+                let target = whole(&self.confined.dir, &root);
+                return Err(TargetError::OtherRestore { target, theirs, ours: marker.to_owned() });
+            }
+            None => self.sweep_directory(&root)?,
+        }
+        let (folder, name) = self.confined.place("mark", &path)?;
+        let error = |errno| self.confined.error("mark", &path, errno);
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mode = Mode::from_raw_mode(0o600);
+        let (fd, part) = self.under_part_name(|part| openat(&folder.fd, part, flags, mode)).map_err(error)?;
+        let marked = self.write_all(fd.as_fd(), &path, marker.len() as u64, 0, marker).and_then(|()| {
+            fsync(&fd).map_err(error)?;
+            self.publish(&folder, &part, name, &path, Existing::Refuse)?;
+            fsync(self.confined.root()).map_err(error)
+        });
+        marked.inspect_err(|_| {
+            let _ = unlinkat(&folder.fd, &part, AtFlags::empty());
+        })?;
+        Ok(Begin::Fresh)
+    }
+
+    /// Makes everything durable, then removes the marker. The times of the target itself stay as `finish_directory` set them.
+    ///
+    /// What was restored onto other file systems, mounted beneath the target, is not waited for.
+    pub fn finish(&self) -> Result<()> {
+        let root = TreePath::root();
+        let fd = self.confined.root();
+        syncfs(fd).map_err(|errno| self.confined.error("write out", &root, errno))?;
+        let before = fstat(fd).map_err(|errno| self.confined.error("look at", &root, errno))?;
+        self.unlink(&marker_path(), AtFlags::empty())?;
+        let mtime = Timestamp { secs: before.st_mtime, nanos: u32::try_from(before.st_mtime_nsec).unwrap_or(0) };
+        Handle::Open(fd).set_mtime(mtime).map_err(|errno| self.confined.error("set the times of", &root, errno))?;
+        fsync(fd).map_err(|errno| self.confined.error("write out", &root, errno))
+    }
+
+    fn read_marker(&self) -> Result<Option<Vec<u8>>> {
+        let path = marker_path();
+        if self.stat(&path)?.is_none() {
+            return Ok(None);
+        }
+        let file = self.open_file(&path)?;
+        let mut bytes = vec![0; MARKER_BYTES_MAX];
+        let read = file.read_at(&mut bytes, 0)?;
+        bytes.truncate(read);
+        Ok(Some(bytes))
+    }
+
+    /// Removes all temporary files in the target.
+    fn sweep(&self) -> Result<()> {
+        let mut waiting = vec![TreePath::root()];
+        while let Some(directory) = waiting.pop() {
+            for (name, kind) in self.listable(&directory)? {
+                let Ok(path) = directory.join(&name) else { continue };
+                if kind == FileKind::Directory {
+                    waiting.push(path);
+                } else if is_part_name(&name) {
+                    self.unlink(&path, AtFlags::empty())?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn sweep_directory(&self, directory: &TreePath) -> Result<()> {
+        for (name, kind) in self.list(directory)? {
+            if kind != FileKind::Directory
+                && is_part_name(&name)
+                && let Ok(path) = directory.join(&name)
+            {
+                self.unlink(&path, AtFlags::empty())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A directory that we may not read was finished, so it holds nothing half written; one that is gone holds nothing.
+    fn listable(&self, directory: &TreePath) -> Result<Vec<(Vec<u8>, FileKind)>> {
+        match self.list(directory) {
+            Err(TargetError::Other { cause, .. }) if cause.kind() == std::io::ErrorKind::PermissionDenied => {
+                Ok(Vec::new())
+            }
+            Err(TargetError::Missing { .. } | TargetError::Obstructed { .. }) => Ok(Vec::new()),
+            listed => listed,
+        }
+    }
+}
+
+fn marker_path() -> TreePath {
+    TreePath::root().join(NAME.as_bytes()).expect("the marker's name is one good part")
+}
