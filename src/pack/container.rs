@@ -143,9 +143,8 @@ impl PackBuilder {
         let mut aad = [0; AAD_BYTES];
         aad.copy_from_slice(&head);
         head.extend_from_slice(&pack_commitment(&key));
-        let wrap = |to: To, recipient: &Recipient| {
-            recipient.wrap(repository, owner.purpose(), to, &owner.bytes(), &key)
-        };
+        let wrap =
+            |to: To, recipient: &Recipient| recipient.wrap(repository, owner.purpose(), to, &owner.bytes(), &key);
         head.extend_from_slice(&wrap(To::Recipient, recipient));
         if let (Owner::Writer(_), Some(writer)) = (owner, writer) {
             head.extend_from_slice(&wrap(To::Writer, writer));

@@ -90,7 +90,6 @@ pub struct RunWriter<F> {
     filters: Vec<u8>,
 }
 
-
 impl<E, F: FnMut(&[u8]) -> Result<(), E>> RunWriter<F> {
     pub fn new(emit: F) -> Self {
         Self {
@@ -374,16 +373,10 @@ impl<B: Blocks> Run<B> {
             return Err(Malformed("a chunk names no frame").into());
         }
         let start = self.entries.div_ceil(ENTRIES_PER_BLOCK as u64);
-        let block =
-            self.blocks.block(start + u64::from(number) / FRAMES_PER_BLOCK as u64).map_err(RunError::Read)?;
+        let block = self.blocks.block(start + u64::from(number) / FRAMES_PER_BLOCK as u64).map_err(RunError::Read)?;
         let at = number as usize % FRAMES_PER_BLOCK * FRAME_BYTES;
         let mut reader = Reader::new(block.get(at..).unwrap_or_default());
-        Ok(FrameRow {
-            pack: reader.u32()?,
-            offset: reader.u32()?,
-            stored_len: reader.u32()?,
-            plain_len: reader.u32()?,
-        })
+        Ok(FrameRow { pack: reader.u32()?, offset: reader.u32()?, stored_len: reader.u32()?, plain_len: reader.u32()? })
     }
 
     /// Calls `each` for every frame, in order.

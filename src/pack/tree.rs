@@ -154,12 +154,7 @@ impl<'a> TreeBuilder<'a> {
         Ok(())
     }
 
-    fn close_inner<S: NodeSink>(
-        &self,
-        level: usize,
-        children: Vec<Child>,
-        sink: &mut S,
-    ) -> Result<Child, S::Error> {
+    fn close_inner<S: NodeSink>(&self, level: usize, children: Vec<Child>, sink: &mut S) -> Result<Child, S::Error> {
         let base_len = shared_base_len(&children);
         let id = sink.put_tree_node(encode_inner(level as u8 + 1, &children, base_len))?;
         let entries = children.iter().fold(0u64, |sum, child| sum.saturating_add(child.entries));
@@ -200,9 +195,9 @@ impl<'a> TreeBuilder<'a> {
 fn shared_base_len(children: &[Child]) -> usize {
     let Some(first) = children.first() else { return 0 };
     let own = &first.first.as_bytes()[..first.base_len];
-    children.iter().fold(own.len(), |len, child| {
-        common_base_len(&own[..len], &child.first.as_bytes()[..child.base_len])
-    })
+    children
+        .iter()
+        .fold(own.len(), |len, child| common_base_len(&own[..len], &child.first.as_bytes()[..child.base_len]))
 }
 
 /// Reads a tree in order, from any path on.

@@ -1,1 +1,176 @@
+//! A repository: a store, opened with a key, whose objects are what they should be.
+//!
+//! Owns opening, trust (who may have signed what), the index, reading of nodes, write sessions and the commit (`pack/FORMAT.md`, sections 2 and 10).
+//! Refuses sources and targets: journeys bring those. What does not verify counts as absent here, and is named.
 
+mod access;
+mod chunks;
+mod error;
+mod host;
+mod index;
+mod init;
+mod packer;
+mod session;
+mod snapshots;
+mod writers;
+
+use std::sync::Arc;
+
+use crate::names::{ObjectKey, RepositoryId};
+use crate::pack::keys::{self, Meaning};
+use crate::pack::record;
+use crate::seal::key::{Key, Role};
+use crate::seal::object::{self, Envelope, Identity, ObjectError, ObjectKind, SignedBy};
+use crate::seal::stanza::Recipient;
+use crate::store::Store;
+use crate::store::create_once::{Outcome, create_once};
+
+pub use access::Access;
+pub use chunks::{ChunkReader, PackKeys, fetch_frame};
+pub use error::{Error, Hint, Result};
+pub use index::{Index, Scope, merge_own_runs};
+pub use init::{Initialised, add_slot, export_writer, init, open_slot, revoke_writer, slots};
+pub use packer::{Class, Packer};
+pub use session::{Committed, WriteSession};
+pub use snapshots::{Selection, Snapshot, SnapshotState, Snapshots, Unreadable};
+pub use writers::{Writer, Writers};
+
+/// Features of version 1 that this build knows; none has a name yet.
+const KNOWN_FEATURES: [&str; 0] = [];
+
+/// An open repository. Shared by threads.
+pub struct Repository {
+    pub store: Arc<dyn Store>,
+    pub id: RepositoryId,
+    pub config: record::Config,
+    pub access: Access,
+    pub recipient: Recipient,
+    pub writers: Writers,
+}
+
+impl Repository {
+    /// Opens the repository in `store` with `key`. Reads only.
+    pub fn open(store: Arc<dyn Store>, key: Key) -> Result<Self> {
+        let access = Access::new(key);
+        let mut numbers: Vec<(u32, ObjectKey)> = store
+            .list(keys::CONFIGS)?
+            .into_iter()
+            .filter_map(|listed| match keys::parse(&listed.key) {
+                Some(Meaning::Config(number)) => Some((number, listed.key)),
+                _ => None,
+            })
+            .collect();
+        numbers.sort();
+        let mut refused = None;
+        while let Some((_, key)) = numbers.pop() {
+            match read_config(&*store, &key, &access) {
+                Ok((config, recipient)) => {
+                    check_features(&config.read_features)?;
+                    let id = access.repository;
+                    return Ok(Self { writers: Writers::default(), store, id, config, access, recipient });
+                }
+                // The store's own trouble is no reason to believe in an older configuration.
+                Err(error @ Error::Store(_)) => return Err(error),
+                Err(error) => refused = refused.or(Some(error)),
+            }
+        }
+        Err(refused.unwrap_or_else(|| Error::NotARepository { url: store.url().to_owned() }))
+    }
+
+    /// The writer's half of the key, or an error that says which role is needed for `what`.
+    pub fn need_writer(&self, what: &'static str) -> Result<&access::WriterAccess> {
+        self.access.writer.as_ref().ok_or(Error::Role { what, have: self.access.role, need: "an admin or writer" })
+    }
+
+    /// The reader's half of the key.
+    pub fn need_reader(&self, what: &'static str) -> Result<&access::ReaderAccess> {
+        self.access.reader.as_ref().ok_or(Error::Role { what, have: self.access.role, need: "an admin or reader" })
+    }
+
+    pub fn need_admin(&self, what: &'static str) -> Result<&crate::seal::key::AdminKey> {
+        self.access.admin.as_ref().ok_or(Error::Role { what, have: self.access.role, need: "an admin" })
+    }
+
+    pub fn role(&self) -> Role {
+        self.access.role
+    }
+
+    /// The newest deletion epoch. None exists in this version of the format, and a writer must not guess what one means.
+    pub(crate) fn newest_epoch(&self) -> Result<u32> {
+        match self.store.list(keys::EPOCHS)?.pop() {
+            None => Ok(0),
+            Some(listed) => Err(Error::Epoch { key: listed.key }),
+        }
+    }
+
+    /// Seals a record for every holder of the repository key, signed by this key's writer.
+    pub(crate) fn seal_as_writer(&self, kind: ObjectKind, key: &ObjectKey, body: &[u8]) -> Result<Vec<u8>> {
+        let writer = self.need_writer("to write")?;
+        Ok(object::seal(
+            &Identity {
+                kind,
+                repository: self.id,
+                key,
+                base: &self.access.repository_key,
+                by: SignedBy::Writer(writer.id),
+                signer: &writer.signer,
+            },
+            body,
+        ))
+    }
+
+    /// Creates an object that must not exist. False: another one stands there.
+    pub(crate) fn create(&self, key: &ObjectKey, bytes: &[u8]) -> Result<bool> {
+        Ok(create_once(&*self.store, key, bytes)? == Outcome::Won)
+    }
+
+    /// An object that a writer (or the admin) signed, opened with the repository key.
+    pub(crate) fn open_signed(&self, kind: ObjectKind, key: &ObjectKey, bytes: &[u8]) -> Result<(SignedBy, Vec<u8>)> {
+        let damaged = |cause| Error::Damaged { key: key.clone(), cause };
+        let envelope = Envelope::parse(bytes, key, self.id).map_err(damaged)?;
+        if envelope.header.kind != kind {
+            return Err(damaged(ObjectError::Kind(envelope.header.kind as u8)));
+        }
+        let public = match envelope.signed_by {
+            SignedBy::Admin => self.access.admin_public,
+            SignedBy::Writer(writer) => self.writer(writer)?.signing,
+        };
+        envelope.verify(public).map_err(damaged)?;
+        Ok((envelope.signed_by, envelope.open(&self.access.repository_key).map_err(damaged)?))
+    }
+}
+
+fn read_config(store: &dyn Store, key: &ObjectKey, access: &Access) -> Result<(record::Config, Recipient)> {
+    let damaged = |cause| Error::Damaged { key: key.clone(), cause };
+    let bytes = store.get(key)?;
+    let envelope = Envelope::parse(&bytes, key, access.repository).map_err(|cause| match cause {
+        ObjectError::OtherRepository(found) => {
+            Error::OtherRepository { url: store.url().to_owned(), found, key: access.repository }
+        }
+        cause => damaged(cause),
+    })?;
+    if envelope.header.kind != ObjectKind::Config {
+        return Err(damaged(ObjectError::Kind(envelope.header.kind as u8)));
+    }
+    envelope.verify(access.admin_public).map_err(damaged)?;
+    let config: record::Config =
+        record::decode(&envelope.open(&access.repository_key).map_err(damaged)?).map_err(damaged)?;
+    let recipient = Recipient::from_bytes(&config.recipient)
+        .map_err(|_| damaged(ObjectError::Body("the recipient's key is no key".into())))?;
+    if !access.trusts(&recipient) {
+        return Err(damaged(ObjectError::Body("it names a recipient that this key does not trust".into())));
+    }
+    let sizes = (config.chunk_min, config.chunk_normal, config.chunk_max);
+    let in_order = 64 <= sizes.0 && sizes.0 < sizes.1 && sizes.1 < sizes.2 && sizes.2 <= 16 << 20;
+    if !in_order || !(1 << 16..=512 << 20).contains(&config.pack_bytes) {
+        return Err(damaged(ObjectError::Body("its sizes make no sense".into())));
+    }
+    Ok((config, recipient))
+}
+
+fn check_features(features: &[String]) -> Result<()> {
+    match features.iter().find(|feature| !KNOWN_FEATURES.contains(&feature.as_str())) {
+        None => Ok(()),
+        Some(feature) => Err(Error::Feature { feature: feature.clone() }),
+    }
+}

@@ -3,7 +3,9 @@
 //! Owns HPKE base mode with X-Wing (RFC 9180; draft-connolly-cfrg-xwing-kem). Refuses data: only keys are wrapped.
 
 use hpke::inout::InOutBuf;
-use hpke::{Deserializable, Kem, OpModeR, OpModeS, Serializable, aead::AeadTag, aead::AesGcm256, kdf::HkdfSha256, kem::XWing};
+use hpke::{
+    Deserializable, Kem, OpModeR, OpModeS, Serializable, aead::AeadTag, aead::AesGcm256, kdf::HkdfSha256, kem::XWing,
+};
 use zeroize::Zeroize;
 
 use crate::names::RepositoryId;

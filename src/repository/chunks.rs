@@ -1,0 +1,217 @@
+//! Chunks and nodes from their packs, checked against their ids.
+//!
+//! Owns opening of packs and frames. Memory: at most `CACHE_BYTES` of decoded frames for each reader and `PACKS_MAX` open pack keys.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::{Error, Index, Repository, Result};
+use crate::names::{ChunkId, PackId, WriterId};
+use crate::pack::container::{FrameOpener, Owner, PackError, PackHead};
+use crate::pack::keys;
+use crate::pack::list::ListSource;
+use crate::pack::run::{Location, PackRow};
+use crate::pack::tree::NodeSource;
+use crate::seal::compress::{Codec, FRAME_BYTES_MAX, FrameError};
+use crate::seal::key::IdKeys;
+use crate::seal::stanza::To;
+
+/// Decoded frames kept by one reader of nodes.
+const CACHE_BYTES: usize = 16 << 20;
+const PACKS_MAX: usize = 4096;
+
+/// Keys of packs that were opened, so that each stanza is opened once.
+#[derive(Default)]
+pub struct PackKeys(Mutex<HashMap<PackId, FrameOpener>>);
+
+impl PackKeys {
+    /// The cipher of a pack's frames. Reads the pack's head if it was not open yet.
+    pub fn opener(&self, repository: &Repository, pack: &PackRow) -> Result<FrameOpener> {
+        if let Some(opener) = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&pack.id) {
+            return Ok(opener.clone());
+        }
+        let head = read_pack(repository, pack, 0..pack.kind.head_bytes() as u64)?;
+        let opener = open_head(repository, pack, &head)?;
+        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if open.len() >= PACKS_MAX {
+            open.clear();
+        }
+        open.insert(pack.id, opener.clone());
+        Ok(opener)
+    }
+}
+
+fn read_pack(repository: &Repository, pack: &PackRow, range: std::ops::Range<u64>) -> Result<Vec<u8>> {
+    match repository.store.get_range(&keys::pack(pack.kind, pack.id), range) {
+        Err(error) if error.is_not_found() => Err(Error::PackMissing { pack: pack.id }),
+        Err(error) if error.class == crate::store::Class::Short => Err(Error::Pack {
+            pack: pack.id,
+            cause: PackError::Malformed(crate::pack::wire::Malformed("it is cut short")),
+        }),
+        bytes => Ok(bytes?),
+    }
+}
+
+/// Opens a pack's key from its first bytes.
+pub(super) fn open_head(repository: &Repository, pack: &PackRow, head: &[u8]) -> Result<FrameOpener> {
+    let wrong = |cause| Error::Pack { pack: pack.id, cause };
+    let head = PackHead::parse(head, repository.id, pack.kind).map_err(wrong)?;
+    match (&repository.access.reader, &repository.access.writer, head.owner) {
+        (Some(reader), ..) => head.open(&reader.secret, To::Recipient).map_err(wrong),
+        (None, Some(writer), Owner::Writer(owner)) if owner == writer.id => {
+            head.open(&writer.metadata, To::Writer).map_err(wrong)
+        }
+        _ => Err(Error::Role { what: "reading content", have: repository.access.role, need: "an admin or reader" }),
+    }
+}
+
+/// Reads one frame and replaces `plain` by its plaintext.
+pub fn fetch_frame(
+    repository: &Repository,
+    packs: &PackKeys,
+    codec: &mut Codec,
+    location: &Location,
+    plain: &mut Vec<u8>,
+) -> Result<()> {
+    let opener = packs.opener(repository, &location.pack)?;
+    let start = u64::from(location.frame_offset);
+    let mut stored = read_pack(repository, &location.pack, start..start + u64::from(location.frame_stored_len))?;
+    decode_frame(&opener, codec, location, &mut stored, plain)
+}
+
+/// Opens `stored`, the frame at `location`, and replaces `plain` by its plaintext.
+pub fn decode_frame(
+    opener: &FrameOpener,
+    codec: &mut Codec,
+    location: &Location,
+    stored: &mut [u8],
+    plain: &mut Vec<u8>,
+) -> Result<()> {
+    let pack = location.pack.id;
+    let frame = opener.open(location.frame_offset, stored).map_err(|cause| Error::Pack { pack, cause })?;
+    let broken = |cause| Error::Frame { pack, offset: location.frame_offset, cause };
+    if location.frame_plain_len as usize > FRAME_BYTES_MAX {
+        return Err(broken(FrameError::Damaged));
+    }
+    codec.decompress(frame, location.frame_plain_len as usize, plain).map_err(broken)
+}
+
+#[derive(Default)]
+struct FrameCache {
+    frames: HashMap<(PackId, u32), (Arc<Vec<u8>>, u64)>,
+    bytes: usize,
+    clock: u64,
+}
+
+impl FrameCache {
+    fn get(&mut self, key: (PackId, u32)) -> Option<Arc<Vec<u8>>> {
+        self.clock += 1;
+        let (frame, used) = self.frames.get_mut(&key)?;
+        *used = self.clock;
+        Some(frame.clone())
+    }
+
+    fn put(&mut self, key: (PackId, u32), frame: Arc<Vec<u8>>) {
+        while self.bytes + frame.len() > CACHE_BYTES {
+            let oldest = self.frames.iter().min_by_key(|(_, (_, used))| *used).map(|(key, _)| *key);
+            let Some((frame, _)) = oldest.and_then(|key| self.frames.remove(&key)) else { break };
+            self.bytes -= frame.len();
+        }
+        self.bytes += frame.len();
+        self.frames.insert(key, (frame, self.clock));
+    }
+}
+
+/// Reads chunks and nodes of one writer's snapshots.
+pub struct ChunkReader<'a> {
+    repository: &'a Repository,
+    index: &'a Index,
+    ids: IdKeys,
+    packs: PackKeys,
+    frames: Mutex<(FrameCache, Codec)>,
+}
+
+#[derive(Clone, Copy)]
+enum ChunkKind {
+    Data,
+    Tree,
+    List,
+}
+
+impl<'a> ChunkReader<'a> {
+    /// A reader of what `writer` committed.
+    pub fn new(repository: &'a Repository, index: &'a Index, writer: WriterId) -> Result<Self> {
+        let certified = repository.writer(writer)?;
+        let group = repository.access.group(certified.group).ok_or(Error::Role {
+            what: "reading another group's snapshot",
+            have: repository.access.role,
+            need: "an admin or reader",
+        })?;
+        Ok(Self { repository, index, ids: group.ids(writer), packs: PackKeys::default(), frames: Mutex::default() })
+    }
+
+    pub fn ids(&self) -> &IdKeys {
+        &self.ids
+    }
+
+    /// The plaintext of a file's chunk.
+    pub fn data(&self, id: &ChunkId) -> Result<Vec<u8>> {
+        self.read(id, ChunkKind::Data).map(Arc::unwrap_or_clone)
+    }
+
+    /// Tries every place where the chunk lies; the first error is told if none is good.
+    fn read(&self, id: &ChunkId, kind: ChunkKind) -> Result<Arc<Vec<u8>>> {
+        let first = self.index.locate(id)?.ok_or(Error::ChunkUnknown { chunk: *id })?;
+        let error = match self.read_at(id, kind, &first) {
+            Ok(chunk) => return Ok(chunk),
+            Err(error) => error,
+        };
+        for place in self.index.locate_all(id)?.iter().filter(|place| **place != first) {
+            if let Ok(chunk) = self.read_at(id, kind, place) {
+                return Ok(chunk);
+            }
+        }
+        Err(error)
+    }
+
+    fn read_at(&self, id: &ChunkId, kind: ChunkKind, place: &Location) -> Result<Arc<Vec<u8>>> {
+        let frame = self.frame(place)?;
+        let (start, end) = (place.offset as usize, place.offset as usize + place.len as usize);
+        let wrong = || Error::Chunk { pack: place.pack.id, chunk: *id };
+        let bytes = frame.get(start..end).ok_or_else(wrong)?;
+        let found = match kind {
+            ChunkKind::Data => self.ids.data(bytes),
+            ChunkKind::Tree => self.ids.tree(bytes),
+            ChunkKind::List => self.ids.list(bytes),
+        };
+        if found == *id { Ok(Arc::new(bytes.to_vec())) } else { Err(wrong()) }
+    }
+
+    fn frame(&self, place: &Location) -> Result<Arc<Vec<u8>>> {
+        let key = (place.pack.id, place.frame_offset);
+        let mut frames = self.frames.lock().unwrap_or_else(PoisonError::into_inner);
+        let (cache, codec) = &mut *frames;
+        if let Some(frame) = cache.get(key) {
+            return Ok(frame);
+        }
+        let mut plain = Vec::new();
+        fetch_frame(self.repository, &self.packs, codec, place, &mut plain)?;
+        let frame = Arc::new(plain);
+        cache.put(key, frame.clone());
+        Ok(frame)
+    }
+}
+
+impl NodeSource for ChunkReader<'_> {
+    type Error = Error;
+    fn tree_node(&self, id: &ChunkId) -> Result<Arc<Vec<u8>>> {
+        self.read(id, ChunkKind::Tree)
+    }
+}
+
+impl ListSource for ChunkReader<'_> {
+    type Error = Error;
+    fn list_node(&self, id: &ChunkId) -> Result<Arc<Vec<u8>>> {
+        self.read(id, ChunkKind::List)
+    }
+}

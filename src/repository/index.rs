@@ -1,0 +1,308 @@
+//! The index of a repository: every run that counts, opened where it lies.
+//!
+//! Owns which runs are read, their signatures, a bounded cache of blocks, and the merging of a writer's own runs. Memory: the filters and fences of
+//! the runs, and at most `CACHE_BLOCKS` blocks; entries stay in the store.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::{Error, Repository, Result};
+use crate::names::{ChunkId, GroupId, ObjectKey, WriterId};
+use crate::pack::keys::{self, Meaning};
+use crate::pack::run::{self, BLOCK_BYTES, Blocks, Location, Run, RunError, RunName};
+use crate::seal::object::{
+    Envelope, Identity, ObjectError, ObjectKind, Sealing, SegmentOpener, SignedBy, segment_range,
+};
+use crate::store::{Create, Store};
+
+/// Blocks kept decrypted, shared by all runs: 8 MiB.
+const CACHE_BLOCKS: usize = 2048;
+/// Objects up to this size stay in memory, sealed, once they were verified.
+const KEEP_BYTES: usize = 128 << 10;
+/// So many own runs of one size class become one.
+const MERGE_RUNS: usize = 8;
+
+/// Whose runs are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// All that the key can open: restoring and verifying.
+    Read,
+    /// One group's, for a writer: its own runs, and others' segments. Others' loose deltas cost more than they save.
+    Write { group: GroupId, writer: WriterId },
+}
+
+/// The newest blocks, decrypted. Two generations: what was used since the last turn survives the next.
+#[derive(Default)]
+struct BlockCache {
+    young: HashMap<(u32, u64), Arc<Vec<u8>>>,
+    old: HashMap<(u32, u64), Arc<Vec<u8>>>,
+}
+
+impl BlockCache {
+    fn get(&mut self, key: (u32, u64)) -> Option<Arc<Vec<u8>>> {
+        if let Some(block) = self.young.get(&key) {
+            return Some(block.clone());
+        }
+        let block = self.old.remove(&key)?;
+        self.put(key, block.clone());
+        Some(block)
+    }
+
+    fn put(&mut self, key: (u32, u64), block: Arc<Vec<u8>>) {
+        if self.young.len() >= CACHE_BLOCKS / 2 {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.insert(key, block);
+    }
+}
+
+/// The blocks of one sealed run.
+pub struct SealedRun {
+    store: Arc<dyn Store>,
+    pub name: RunName,
+    key: ObjectKey,
+    pub size: u64,
+    pub group: GroupId,
+    opener: SegmentOpener,
+    /// The object itself, if it is small.
+    kept: Option<Vec<u8>>,
+    cache: Arc<Mutex<BlockCache>>,
+    number: u32,
+}
+
+impl Blocks for SealedRun {
+    type Error = Error;
+
+    fn blocks(&self) -> u64 {
+        segment_range(self.size, 0).map_or(0, |(_, segments)| segments)
+    }
+
+    fn block(&self, number: u64) -> Result<Arc<Vec<u8>>> {
+        let place = (self.number, number);
+        if let Some(block) = self.cache.lock().unwrap_or_else(PoisonError::into_inner).get(place) {
+            return Ok(block);
+        }
+        let damaged = |cause| Error::Damaged { key: self.key.clone(), cause };
+        let (range, segments) = segment_range(self.size, number).ok_or_else(|| damaged(ObjectError::Short))?;
+        let mut stored = match &self.kept {
+            Some(bytes) => bytes[range.start as usize..range.end as usize].to_vec(),
+            None => self.store.get_range(&self.key, range)?,
+        };
+        let len = self.opener.open(number, segments, &mut stored).map_err(damaged)?.len();
+        stored.truncate(len);
+        let block = Arc::new(stored);
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner).put(place, block.clone());
+        Ok(block)
+    }
+}
+
+/// All runs of a scope.
+pub struct Index {
+    runs: Vec<Arc<Run<SealedRun>>>,
+    cache: Arc<Mutex<BlockCache>>,
+    opened: u32,
+}
+
+fn run_error(run: &SealedRun, error: RunError<Error>) -> Error {
+    match error {
+        RunError::Read(error) => error,
+        RunError::Malformed(cause) => Error::Index { key: run.key.clone(), cause },
+    }
+}
+
+impl Index {
+    /// An index of nothing.
+    pub fn empty() -> Self {
+        Self { runs: Vec::new(), cache: Arc::default(), opened: 0 }
+    }
+
+    /// Opens every run of `scope` that no segment replaces. `refused` receives what does not verify, and the rest is used.
+    pub fn load(repository: &Repository, scope: Scope, refused: &mut dyn FnMut(Error)) -> Result<Self> {
+        let mut index = Self::empty();
+        let mut names: Vec<RunName> = repository
+            .store
+            .list(keys::INDEX)?
+            .iter()
+            .filter_map(|listed| match keys::parse(&listed.key) {
+                Some(Meaning::Run(name)) => Some(name),
+                _ => None,
+            })
+            .collect();
+        // Segments first: they say which others need no reading.
+        names.sort_by_key(|name| (name.epoch.is_some(), *name));
+        let mut replaced: HashSet<RunName> = HashSet::new();
+        for name in names {
+            let own = |writer| name.session.writer() == writer;
+            let wanted = match scope {
+                Scope::Read => true,
+                Scope::Write { writer, .. } => own(writer) || name.epoch.is_none(),
+            };
+            if !wanted || replaced.contains(&name) {
+                continue;
+            }
+            match index.open(repository, name) {
+                Ok(None) => {}
+                Ok(Some(run)) => {
+                    let of_other_group = matches!(scope, Scope::Write { group, .. } if group != run.source().group);
+                    if of_other_group {
+                        continue;
+                    }
+                    // A writer speaks for its own runs only.
+                    let writer = name.session.writer();
+                    replaced.extend(run.replaced().iter().filter(|old| old.session.writer() == writer));
+                    index.runs.push(Arc::new(run));
+                }
+                Err(error @ Error::Store(_)) if !error.is_damage() => return Err(error),
+                Err(error) => refused(error),
+            }
+        }
+        index.runs.retain(|run| !replaced.contains(&run.source().name));
+        Ok(index)
+    }
+
+    /// Opens one run; none if this key has no key for its group.
+    fn open(&mut self, repository: &Repository, name: RunName) -> Result<Option<Run<SealedRun>>> {
+        let writer = repository.writer(name.session.writer())?;
+        let Some(group) = repository.access.group(writer.group) else { return Ok(None) };
+        let key = keys::run(name);
+        let bytes = repository.store.get(&key)?;
+        let damaged = |cause| Error::Damaged { key: key.clone(), cause };
+        let envelope = Envelope::parse(&bytes, &key, repository.id).map_err(damaged)?;
+        let kind = if name.epoch.is_some() { ObjectKind::Delta } else { ObjectKind::Segment };
+        if envelope.header.kind != kind {
+            return Err(damaged(ObjectError::Kind(envelope.header.kind as u8)));
+        }
+        if envelope.signed_by != SignedBy::Writer(writer.id) {
+            return Err(damaged(ObjectError::Signature));
+        }
+        envelope.verify(writer.signing).map_err(damaged)?;
+        let opener = envelope.header.opener(&key, &group.index_key()).map_err(damaged)?;
+        let size = bytes.len() as u64;
+        let kept = (bytes.len() <= KEEP_BYTES).then_some(bytes);
+        self.opened += 1;
+        let source = SealedRun {
+            store: repository.store.clone(),
+            name,
+            key,
+            size,
+            group: group.id,
+            opener,
+            kept,
+            cache: self.cache.clone(),
+            number: self.opened,
+        };
+        let key = source.key.clone();
+        Run::open(source).map(Some).map_err(|error| match error {
+            RunError::Read(error) => error,
+            RunError::Malformed(cause) => Error::Index { key, cause },
+        })
+    }
+
+    /// Adds a run that this process just wrote.
+    pub fn add(&mut self, repository: &Repository, name: RunName) -> Result<()> {
+        if let Some(run) = self.open(repository, name)? {
+            self.runs.push(Arc::new(run));
+        }
+        Ok(())
+    }
+
+    pub fn contains(&self, id: &ChunkId) -> Result<bool> {
+        for run in &self.runs {
+            if run.contains(id).map_err(|error| run_error(run.source(), error))? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Where a chunk lies; the first place, if there are several.
+    pub fn locate(&self, id: &ChunkId) -> Result<Option<Location>> {
+        for run in &self.runs {
+            if let Some(location) = run.locate(id).map_err(|error| run_error(run.source(), error))? {
+                return Ok(Some(location));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Every place of a chunk: a damaged copy is no loss while another is whole.
+    pub fn locate_all(&self, id: &ChunkId) -> Result<Vec<Location>> {
+        let mut places = Vec::new();
+        for run in &self.runs {
+            places.extend(run.locate(id).map_err(|error| run_error(run.source(), error))?);
+        }
+        Ok(places)
+    }
+
+    pub fn runs(&self) -> &[Arc<Run<SealedRun>>] {
+        &self.runs
+    }
+
+    pub fn chunks(&self) -> u64 {
+        self.runs.iter().map(|run| run.entries()).sum()
+    }
+}
+
+/// Merges this writer's own runs, size class by size class, into segments that say what they replace. The replaced objects stay
+/// until an admin sweeps them. Returns the names of new segments and their bytes.
+pub fn merge_own_runs(
+    repository: &Repository,
+    index: &Index,
+    session: crate::names::SessionId,
+    sequence: &mut u32,
+) -> Result<Vec<(RunName, u64)>> {
+    let writer = repository.need_writer("merging the index")?;
+    let own = |run: &&Arc<Run<SealedRun>>| run.source().name.session.writer() == writer.id;
+    let mut tiers: HashMap<u32, Vec<&Arc<Run<SealedRun>>>> = HashMap::new();
+    for run in index.runs().iter().filter(own) {
+        // Entries by powers of eight: each entry is rewritten about once for each power.
+        tiers.entry(run.entries().max(1).ilog2() / 3).or_default().push(run);
+    }
+    let mut made = Vec::new();
+    for runs in tiers.into_values().filter(|runs| runs.len() >= MERGE_RUNS) {
+        let name = RunName { session, sequence: *sequence, epoch: None };
+        *sequence += 1;
+        let mut replaced: Vec<RunName> = Vec::new();
+        for run in &runs {
+            replaced.push(run.source().name);
+            replaced.extend_from_slice(run.replaced());
+        }
+        let key = keys::run(name);
+        let identity = Identity {
+            kind: ObjectKind::Segment,
+            repository: repository.id,
+            key: &key,
+            base: &writer.keys.index_key(),
+            by: SignedBy::Writer(writer.id),
+            signer: &writer.signer,
+        };
+        let mut upload = repository.store.begin(session, u32::MAX - name.sequence)?;
+        let mut out = Vec::with_capacity(1 << 20);
+        let mut sealing = Sealing::new(&identity, &mut out);
+        let mut bytes = 0u64;
+        let inputs: Vec<&Run<SealedRun>> = runs.iter().map(|run| &***run).collect();
+        let footer = run::merge(&inputs, &replaced, |block: &[u8]| -> Result<()> {
+            sealing.push(block, &mut out);
+            if out.len() >= (1 << 20) - 2 * BLOCK_BYTES {
+                upload.append(&out)?;
+                bytes += out.len() as u64;
+                out.clear();
+            }
+            Ok(())
+        })
+        .map_err(|error| match error {
+            run::MergeError::Write(error) => error,
+            run::MergeError::Read(RunError::Read(error)) => error,
+            run::MergeError::Read(RunError::Malformed(cause)) => Error::Index { key: key.clone(), cause },
+        })?;
+        sealing.finish(&identity, &footer, &mut out);
+        upload.append(&out)?;
+        bytes += out.len() as u64;
+        match upload.finish(&key)? {
+            Create::Created => made.push((name, bytes)),
+            // The key holds this session's 64 random bits.
+            Create::Occupied => return Err(Error::Fenced { session }),
+        }
+    }
+    Ok(made)
+}

@@ -1,0 +1,276 @@
+//! Frames into packs, packs into the store, and what they hold into index deltas.
+//!
+//! Owns open packs (two for data, filled alternately, so that sizes of neighbouring frames do not stand side by side; one for metadata), the comparison
+//! of what was sealed with what was read, and the checkpoints. Called by many workers at once.
+//!
+//! Order: a pack is durable before a delta names it, a delta before a manifest needs it. Memory: the table of each open pack (36 bytes a chunk), and 44
+//! bytes for each chunk that is in a finished pack and in no delta yet, which `checkpoint_due` bounds at `CHECKPOINT_CHUNKS`.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::{Error, Repository, Result};
+use crate::names::{ChunkId, PackId, SessionId};
+use crate::pack::container::{FOOTER_BYTES, FrameOpener, Owner, PackBuilder, PackKind, Table};
+use crate::pack::keys;
+use crate::pack::run::{EntryRow, FrameRow, PackRow, RunName, RunWriter};
+use crate::seal::compress::Codec;
+use crate::seal::object::{self, Identity, ObjectKind, SignedBy};
+use crate::store::{Create, Upload};
+
+/// A delta is written after so many new chunks, so many new bytes, or so much time: an interrupted backup loses at most that.
+const CHECKPOINT_CHUNKS: usize = 128 << 10;
+const CHECKPOINT_BYTES: u64 = 1 << 30;
+const CHECKPOINT_TIME: Duration = Duration::from_secs(300);
+const SHARDS: usize = 64;
+
+/// Data or metadata: which packs a frame goes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    Data,
+    Metadata,
+}
+
+struct OpenPack {
+    builder: PackBuilder,
+    upload: Box<dyn Upload>,
+    name: blake3::Hasher,
+}
+
+#[derive(Default)]
+struct Finished {
+    packs: Vec<PackRow>,
+    frames: Vec<FrameRow>,
+    entries: Vec<EntryRow>,
+    bytes: u64,
+}
+
+/// The writing end of one session.
+pub struct Packer<'a> {
+    repository: &'a Repository,
+    session: SessionId,
+    epoch: u32,
+    open: [Mutex<Option<OpenPack>>; 3],
+    turn: AtomicUsize,
+    next_pack: AtomicU32,
+    /// Ids that this session stores and no delta names yet: the first to claim one stores it.
+    claimed: Vec<Mutex<HashSet<ChunkId>>>,
+    finished: Mutex<Finished>,
+    last_checkpoint: Mutex<Instant>,
+    pub stored_bytes: AtomicU64,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A worker that panicked ends the session; what the others then see is never committed.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl<'a> Packer<'a> {
+    pub fn new(repository: &'a Repository, session: SessionId, epoch: u32) -> Self {
+        Self {
+            repository,
+            session,
+            epoch,
+            open: [Mutex::default(), Mutex::default(), Mutex::default()],
+            turn: AtomicUsize::new(0),
+            next_pack: AtomicU32::new(0),
+            claimed: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            finished: Mutex::default(),
+            last_checkpoint: Mutex::new(Instant::now()),
+            stored_bytes: AtomicU64::new(0),
+        }
+    }
+
+    /// Whether the caller is the one that must store this chunk. It must not claim one that the index has.
+    pub fn claim(&self, id: &ChunkId) -> bool {
+        lock(&self.claimed[usize::from(id.0[31]) % SHARDS]).insert(*id)
+    }
+
+    /// Whether this session stores the chunk already.
+    pub fn has_claimed(&self, id: &ChunkId) -> bool {
+        lock(&self.claimed[usize::from(id.0[31]) % SHARDS]).contains(id)
+    }
+
+    /// Compresses, seals, stores and compares one frame. `scratch` holds two buffers to use again.
+    pub fn store_frame(
+        &self,
+        class: Class,
+        level: i32,
+        plain: &[u8],
+        chunks: &[(ChunkId, u32)],
+        codec: &mut Codec,
+        scratch: &mut (Vec<u8>, Vec<u8>),
+    ) -> Result<()> {
+        let (frame, again) = scratch;
+        codec.compress(plain, level, frame);
+        let (opener, offset) = self.append(class, frame, plain.len() as u32, chunks)?;
+        let opened = opener.open(offset, frame).map_err(|_| Error::SelfCheck)?;
+        codec.decompress(opened, plain.len(), again).map_err(|_| Error::SelfCheck)?;
+        if again == plain { Ok(()) } else { Err(Error::SelfCheck) }
+    }
+
+    fn append(
+        &self,
+        class: Class,
+        frame: &mut Vec<u8>,
+        plain_len: u32,
+        chunks: &[(ChunkId, u32)],
+    ) -> Result<(FrameOpener, u32)> {
+        let place = match class {
+            Class::Data => self.turn.fetch_add(1, Ordering::Relaxed) % 2,
+            Class::Metadata => 2,
+        };
+        let mut slot = lock(&self.open[place]);
+        let pack = match &mut *slot {
+            Some(pack) => pack,
+            empty => empty.insert(self.begin(class)?),
+        };
+        let row = pack.builder.add(frame, plain_len, chunks);
+        pack.name.update(frame);
+        let opener = pack.builder.frames();
+        let stored = pack.upload.append(frame);
+        let full = pack.builder.len() >= u64::from(self.repository.config.pack_bytes);
+        if stored.is_err() || full {
+            let pack = slot.take();
+            drop(slot);
+            stored?;
+            if let Some(pack) = pack {
+                self.finish_pack(class, pack, false)?;
+            }
+        }
+        Ok((opener, row.offset))
+    }
+
+    fn begin(&self, class: Class) -> Result<OpenPack> {
+        let writer = self.repository.need_writer("storing content")?;
+        let owner = match class {
+            Class::Data => Owner::Group(writer.group),
+            Class::Metadata => Owner::Writer(writer.id),
+        };
+        let metadata = writer.metadata.public();
+        let (builder, head) = PackBuilder::new(self.repository.id, owner, &self.repository.recipient, Some(&metadata));
+        let number = self.next_pack.fetch_add(1, Ordering::Relaxed);
+        let mut upload = self.repository.store.begin(self.session, number)?;
+        upload.append(&head)?;
+        let mut name = blake3::Hasher::new();
+        name.update(&head);
+        Ok(OpenPack { builder, upload, name })
+    }
+
+    fn finish_pack(&self, class: Class, mut pack: OpenPack, pad: bool) -> Result<()> {
+        let table_at = pack.builder.len();
+        let (tail, table) = pack.builder.finish(pad);
+        pack.name.update(&tail);
+        pack.upload.append(&tail)?;
+        let kind = match class {
+            Class::Data => PackKind::Data,
+            Class::Metadata => PackKind::Metadata,
+        };
+        debug_assert!(tail.len() > FOOTER_BYTES);
+        let row = PackRow { id: PackId(*pack.name.finalize().as_bytes()), kind, size: table_at + tail.len() as u64 };
+        match pack.upload.finish(&keys::pack(kind, row.id))? {
+            // The name is the hash of bytes under a key that was just drawn: whoever stands there stores these very bytes.
+            Create::Created | Create::Occupied => {}
+        }
+        self.stored_bytes.fetch_add(row.size, Ordering::Relaxed);
+        self.note(row, &table);
+        Ok(())
+    }
+
+    fn note(&self, row: PackRow, table: &Table) {
+        let mut finished = lock(&self.finished);
+        let pack = finished.packs.len() as u32;
+        finished.bytes += row.size;
+        finished.packs.push(row);
+        let mut chunks = table.chunks.iter();
+        for frame in &table.frames {
+            let number = finished.frames.len() as u32;
+            let (stored_len, plain_len) = (frame.stored_len, frame.plain_len);
+            finished.frames.push(FrameRow { pack, offset: frame.offset, stored_len, plain_len });
+            let mut offset = 0;
+            for (id, len) in chunks.by_ref().take(frame.chunks as usize) {
+                finished.entries.push(EntryRow { id: *id, frame: number, offset, len: *len });
+                offset += len;
+            }
+        }
+    }
+
+    /// Whether enough has been stored since the last delta.
+    pub fn checkpoint_due(&self) -> bool {
+        let finished = lock(&self.finished);
+        let due = lock(&self.last_checkpoint).elapsed() >= CHECKPOINT_TIME;
+        finished.entries.len() >= CHECKPOINT_CHUNKS
+            || finished.bytes >= CHECKPOINT_BYTES
+            || (due && !finished.packs.is_empty())
+    }
+
+    /// Finishes every open pack; the last one is padded.
+    pub fn finish_packs(&self) -> Result<()> {
+        for (place, class) in [(0, Class::Data), (1, Class::Data), (2, Class::Metadata)] {
+            let pack = lock(&self.open[place]).take();
+            if let Some(pack) = pack {
+                self.finish_pack(class, pack, true)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes a delta of the packs finished since the last one; none if there is nothing to tell. The caller adds it to its index, and then calls
+    /// `forget_claims` with the ids.
+    pub fn write_delta(&self, sequence: &mut u32) -> Result<Option<(RunName, Vec<ChunkId>)>> {
+        let Finished { packs, frames, mut entries, .. } = std::mem::take(&mut *lock(&self.finished));
+        *lock(&self.last_checkpoint) = Instant::now();
+        if packs.is_empty() {
+            return Ok(None);
+        }
+        entries.sort_unstable_by_key(|entry| entry.id);
+        let ids: Vec<ChunkId> = entries.iter().map(|entry| entry.id).collect();
+        let mut body = Vec::with_capacity(entries.len() * 46 + 8192);
+        let mut writer = RunWriter::new(|block: &[u8]| -> std::result::Result<(), std::convert::Infallible> {
+            body.extend_from_slice(block);
+            Ok(())
+        });
+        let run = (|| {
+            for entry in &entries {
+                writer.entry(entry)?;
+            }
+            for frame in &frames {
+                writer.frame(frame)?;
+            }
+            writer.finish(&packs, &[])
+        })();
+        let footer = match run {
+            Ok(footer) => footer,
+            Err(never) => match never {},
+        };
+        body.extend_from_slice(&footer);
+        drop(entries);
+        let name = RunName { session: self.session, sequence: *sequence, epoch: Some(self.epoch) };
+        *sequence += 1;
+        let key = keys::run(name);
+        let own = self.repository.need_writer("storing an index")?;
+        let identity = Identity {
+            kind: ObjectKind::Delta,
+            repository: self.repository.id,
+            key: &key,
+            base: &own.keys.index_key(),
+            by: SignedBy::Writer(own.id),
+            signer: &own.signer,
+        };
+        let bytes = object::seal(&identity, &body);
+        self.stored_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        if !self.repository.create(&key, &bytes)? {
+            return Err(Error::Fenced { session: self.session });
+        }
+        Ok(Some((name, ids)))
+    }
+
+    /// The index knows these ids now.
+    pub fn forget_claims(&self, ids: &[ChunkId]) {
+        for id in ids {
+            lock(&self.claimed[usize::from(id.0[31]) % SHARDS]).remove(id);
+        }
+    }
+}

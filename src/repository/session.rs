@@ -1,0 +1,268 @@
+//! Write sessions: announce, read, write, commit.
+//!
+//! Owns the protocol of `pack/FORMAT.md` section 10. The order is what makes it safe beside a collector (the design's model leaves none of it out):
+//!
+//! 1. read the newest epoch; 2. create the session's record, which pins the parents; 3. read the newest epoch again: if it moved, start over; 4. only
+//! then load the index; 5. packs, deltas; 6. create the manifest in the session's slot, which commits; 7. read the newest epoch: the commit counts if the boundary has
+//! not passed; 8. remove the session's records.
+//!
+//! A slot that is taken by anything else ends the session (`Fenced`): it starts again under a new id, and finds what it uploaded.
+
+use std::time::{Duration, Instant};
+
+use minicbor::bytes::{ByteArray, ByteVec};
+
+use super::host::Process;
+use super::{Error, Repository, Result, Snapshots};
+use crate::clock::Clock;
+use crate::names::{ObjectKey, SessionId, SnapshotId};
+use crate::pack::keys::{self, Meaning};
+use crate::pack::record::{self, Time};
+use crate::pack::run::RunName;
+use crate::seal::cipher::SegmentSealer;
+use crate::seal::key::{Secret, derive};
+use crate::seal::object::ObjectKind;
+use crate::seal::stanza::{To, Use};
+use crate::store::create_once::{Outcome, create_once};
+use crate::store::{Create, Store};
+
+/// A new record at least so often, so that a collector need not wait for a lease.
+const HEARTBEAT: Duration = Duration::from_secs(600);
+/// Silent for longer, a session of another host is taken for dead in single-writer mode.
+const LEASE_SECONDS: i64 = 6 * 3600;
+const HEADS_MAX: usize = 64;
+const RESTARTS_MAX: usize = 8;
+
+/// An announced session.
+pub struct WriteSession<'a> {
+    repository: &'a Repository,
+    clock: &'a dyn Clock,
+    pub id: SessionId,
+    pub epoch: u32,
+    process: Process,
+    records: u32,
+    last_record: Instant,
+    parents: Vec<String>,
+    heads: Vec<String>,
+    listing: [u8; 32],
+    /// Whether the store refused a second create of the session's record.
+    pub multi_writer: bool,
+    pub runs: Vec<RunName>,
+    pub next_run: u32,
+}
+
+/// A snapshot that was committed.
+#[derive(Clone, Debug)]
+pub struct Committed {
+    pub id: SnapshotId,
+    pub slot: ObjectKey,
+    pub bytes: u64,
+}
+
+fn time(clock: &dyn Clock) -> Time {
+    let now = clock.now();
+    Time { secs: now.secs, nanos: now.nanos }
+}
+
+impl<'a> WriteSession<'a> {
+    /// Announces a session whose trees may use those of `snapshots` again. `snapshots` must be listed after the call's first step, so it is asked for.
+    pub fn start(repository: &'a Repository, clock: &'a dyn Clock) -> Result<(Self, Snapshots)> {
+        let writer = repository.need_writer("backing up")?;
+        let process = Process::this(&repository.access.repository_key);
+        for _ in 0..RESTARTS_MAX {
+            let epoch = repository.newest_epoch()?;
+            let snapshots = Snapshots::list(repository)?;
+            let (parents, heads) = snapshots.heads(writer.id);
+            let id = SessionId::new(writer.id, crate::seal::random());
+            let mut session = Self {
+                repository,
+                clock,
+                id,
+                epoch,
+                process,
+                records: 0,
+                last_record: Instant::now(),
+                parents,
+                heads: heads.into_iter().take(HEADS_MAX).collect(),
+                listing: snapshots.listing_hash(),
+                multi_writer: true,
+                runs: Vec::new(),
+                next_run: 0,
+            };
+            session.announce()?;
+            if repository.newest_epoch()? == epoch {
+                session.meet_others()?;
+                return Ok((session, snapshots));
+            }
+            session.withdraw();
+        }
+        Err(Error::Fenced { session: SessionId::new(writer.id, [0; 8]) })
+    }
+
+    fn announce(&mut self) -> Result<()> {
+        let key = keys::session_record(self.id, 0);
+        let bytes = self.record(&key)?;
+        match create_once(&*self.repository.store, &key, &bytes)? {
+            Outcome::Won => {}
+            Outcome::Lost(_) => return Err(Error::Fenced { session: self.id }),
+        }
+        self.records = 1;
+        // The same bytes once more: a store that accepts them replaces objects, and cannot keep two writers apart.
+        self.multi_writer = self.repository.store.create(&key, &bytes)? == Create::Occupied;
+        Ok(())
+    }
+
+    fn record(&self, key: &ObjectKey) -> Result<Vec<u8>> {
+        let record = record::SessionRecord {
+            at: time(self.clock),
+            epoch: self.epoch,
+            parents: self.parents.clone(),
+            vetoes: vec![],
+            host: ByteArray::from(self.process.host),
+            boot: ByteArray::from(self.process.boot),
+            pid: self.process.pid,
+            started: self.process.started,
+        };
+        self.repository.seal_as_writer(ObjectKind::Session, key, &record::encode(&record))
+    }
+
+    /// Looks at other sessions: this writer's dead ones are fenced and removed; a live one ends this session where the store serves one writer only.
+    fn meet_others(&mut self) -> Result<()> {
+        let store = &self.repository.store;
+        let listed = store.list(keys::SESSIONS)?;
+        let own_key = keys::session_record(self.id, 0);
+        if !listed.iter().any(|listed| listed.key == own_key) {
+            // A listing that lags behind its own writer cannot keep two apart either.
+            self.multi_writer = false;
+        }
+        let mut newest: std::collections::BTreeMap<SessionId, u32> = std::collections::BTreeMap::new();
+        for listed in &listed {
+            if let Some(Meaning::SessionRecord(session, number)) = keys::parse(&listed.key)
+                && session != self.id
+            {
+                let last = newest.entry(session).or_insert(number);
+                *last = number.max(*last);
+            }
+        }
+        for (session, last) in newest {
+            let record = self.read_record(session, last);
+            let epoch = record.as_ref().map_or(self.epoch, |record| record.epoch);
+            let slot = keys::commit(epoch, session);
+            let settled = store.size(&slot)?.is_some();
+            let own = session.writer() == self.id.writer();
+            let process = record.as_ref().map(|record| Process {
+                host: *record.host,
+                boot: *record.boot,
+                pid: record.pid,
+                started: record.started,
+            });
+            let dead = process.is_some_and(|process| self.process.knows_dead(&process));
+            if own && dead && !settled && !self.fence(&slot, session)? {
+                continue;
+            }
+            if own && (settled || dead) {
+                for number in 0..=last {
+                    // Credentials that may not delete leave it to the admin.
+                    let _ = store.delete(&keys::session_record(session, number));
+                }
+            }
+            let silent = record.is_some_and(|record| time(self.clock).secs - record.at.secs > LEASE_SECONDS);
+            if !self.multi_writer && !settled && !dead && !silent {
+                self.withdraw();
+                return Err(Error::Busy { writer: session.writer() });
+            }
+        }
+        Ok(())
+    }
+
+    fn read_record(&self, session: SessionId, number: u32) -> Option<record::SessionRecord> {
+        let key = keys::session_record(session, number);
+        let bytes = self.repository.store.get(&key).ok()?;
+        let (_, body) = self.repository.open_signed(ObjectKind::Session, &key, &bytes).ok()?;
+        record::decode(&body).ok()
+    }
+
+    /// Takes the slot of a dead session of this writer, so that it can never commit. False: it had committed.
+    fn fence(&self, slot: &ObjectKey, session: SessionId) -> Result<bool> {
+        let fence = record::Fence {
+            at: time(self.clock),
+            session: ByteArray::from(session.0),
+            reason: "its process ended without a commit".into(),
+        };
+        let bytes = self.repository.seal_as_writer(ObjectKind::Fence, slot, &record::encode(&fence))?;
+        self.repository.create(slot, &bytes)
+    }
+
+    /// A sign of life where one is due. Errors of the store are the caller's to retry with the next call.
+    pub fn heartbeat(&mut self) -> Result<()> {
+        if self.last_record.elapsed() < HEARTBEAT {
+            return Ok(());
+        }
+        // An epoch that appeared meanwhile belongs to a version that knows more: this session must not commit against it.
+        self.repository.newest_epoch()?;
+        let key = keys::session_record(self.id, self.records);
+        let bytes = self.record(&key)?;
+        if !self.repository.create(&key, &bytes)? {
+            return Err(Error::Fenced { session: self.id });
+        }
+        self.records += 1;
+        self.last_record = Instant::now();
+        Ok(())
+    }
+
+    /// Commits: the snapshot exists when this returns.
+    pub fn commit(mut self, body: &record::ManifestBody) -> Result<Committed> {
+        let slot = keys::commit(self.epoch, self.id);
+        let bytes = self.seal_manifest(&slot, body)?;
+        if !self.repository.create(&slot, &bytes)? {
+            self.withdraw();
+            return Err(Error::Fenced { session: self.id });
+        }
+        // An epoch that opened after the session's start may have passed this commit by.
+        self.repository.newest_epoch()?;
+        self.withdraw();
+        Ok(Committed { id: self.id.snapshot(), slot, bytes: bytes.len() as u64 })
+    }
+
+    /// Removes the session's records. Where credentials forbid it, the admin's side does it later.
+    fn withdraw(&mut self) {
+        for number in 0..self.records {
+            let _ = self.repository.store.delete(&keys::session_record(self.id, number));
+        }
+        self.records = 0;
+    }
+
+    fn seal_manifest(&self, slot: &ObjectKey, body: &record::ManifestBody) -> Result<Vec<u8>> {
+        let repository = self.repository;
+        let writer = repository.need_writer("committing")?;
+        let key = Secret::random();
+        let wrap = |recipient: &crate::seal::stanza::Recipient, to| {
+            recipient.wrap(repository.id, Use::ManifestBody, to, slot.as_str().as_bytes(), &key)
+        };
+        let mut sealed = body_commitment(&key).to_vec();
+        SegmentSealer::new(&key, body_aad(repository, slot)).seal_all(&record::encode(body), &mut sealed);
+        let manifest = record::Manifest {
+            writer: ByteArray::from(writer.id.0),
+            group: ByteArray::from(writer.group.0),
+            session: ByteArray::from(self.id.0),
+            epoch: self.epoch,
+            parents: self.parents.clone(),
+            heads: self.heads.clone(),
+            listing: ByteArray::from(self.listing),
+            indexes: self.runs.iter().map(|name| keys::run(*name).to_string()).collect(),
+            to_recipient: ByteVec::from(wrap(&repository.recipient, To::Recipient)),
+            to_writer: ByteVec::from(wrap(&writer.metadata.public(), To::Writer)),
+            body: ByteVec::from(sealed),
+        };
+        repository.seal_as_writer(ObjectKind::Manifest, slot, &record::encode(&manifest))
+    }
+}
+
+/// What binds the key of a manifest's body to its bytes.
+pub(super) fn body_commitment(key: &Secret) -> [u8; 32] {
+    *derive("body commitment", key.expose()).expose()
+}
+
+pub(super) fn body_aad(repository: &Repository, slot: &ObjectKey) -> Vec<u8> {
+    [b"manifest body", &repository.id.0[..], slot.as_str().as_bytes()].concat()
+}
