@@ -52,7 +52,7 @@ impl Address {
             }
             let path = std::path::absolute(text)
                 .map_err(|cause| AddressError::NoWorkingDirectory { shown: shown(text), cause })?;
-            return Ok(Self::Directory(path));
+            return Ok(Self::at(&path));
         };
         let rest = text[scheme.len() + 1..].strip_prefix("//");
         match (scheme.to_ascii_lowercase().as_str(), rest) {
@@ -65,7 +65,7 @@ impl Address {
                     return Err(malformed("has a query or fragment, which a directory has not"));
                 }
                 let path = unescape(path).ok_or_else(|| malformed("has a broken `%` escape"))?;
-                Ok(Self::Directory(PathBuf::from(path)))
+                Ok(Self::at(Path::new(&path)))
             }
             ("file", None) => Err(malformed("lacks the two slashes after `file:`")),
             ("s3" | "gs" | "az", Some(_)) => Err(AddressError::Cloud { shown: shown(text) }),
@@ -74,6 +74,11 @@ impl Address {
                 Err(malformed("is of a kind that Lifeboat does not know (a path with a colon begins with `./` or `/`)"))
             }
         }
+    }
+
+    /// One directory, one address: without trailing and doubled slashes, without `.` parts.
+    fn at(path: &Path) -> Self {
+        Self::Directory(path.components().collect())
     }
 
     pub fn url(&self) -> String {
@@ -165,7 +170,9 @@ mod tests {
 
     #[test]
     fn a_directory_is_read_in_each_of_its_forms() {
-        for text in ["/srv/my backup", "file:///srv/my%20backup", "file://localhost/srv/my%20backup"] {
+        for text in
+            ["/srv/my backup", "/srv//my backup/./", "file:///srv/my%20backup/", "file://localhost/srv/my%20backup"]
+        {
             assert_eq!(Address::parse(text).unwrap().directory(), Path::new("/srv/my backup"), "{text}");
         }
         let here = std::env::current_dir().unwrap();

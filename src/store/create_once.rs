@@ -28,8 +28,7 @@ pub fn create_once(store: &dyn Store, key: &ObjectKey, bytes: &[u8]) -> Result<O
     create_once_at(store, key, bytes, &Pace::default())
 }
 
-/// Creates the object. An error means that it is unknown whether our bytes stand at the key, unless its class is `Denied`
-/// or `Full`: then they do not.
+/// Creates the object. An error means that it is unknown whether our bytes stand at the key.
 pub fn create_once_at(store: &dyn Store, key: &ObjectKey, bytes: &[u8], pace: &Pace) -> Result<Outcome> {
     // Once a call may have taken effect, we look before we create again: a store without conditions would overwrite.
     let mut look_first = false;
@@ -86,9 +85,7 @@ fn look(store: &dyn Store, key: &ObjectKey, bytes: &[u8]) -> Step {
         Err(error) => match error.class {
             Class::NotFound => Step::Absent(None),
             Class::Transient | Class::Ambiguous => Step::Unknown(Some(error)),
-            // Nothing was refused to the create, so its class must not say that it was.
-            Class::Denied | Class::Full => Step::Failed(StoreError { class: Class::Ambiguous, ..error }),
-            Class::Short | Class::Permanent => Step::Failed(error),
+            Class::Denied | Class::Full | Class::Short | Class::Permanent => Step::Failed(error),
         },
     }
 }

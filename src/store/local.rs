@@ -5,6 +5,10 @@
 //! on. Refuses to follow symbolic links below the root, and to go on when something else stands where the root stood: an
 //! unmounted disk must not turn into an empty repository, nor fill the disk beneath.
 //!
+//! When a pack's fsync fails, of the file or of its directory, its name is withdrawn. `object_store` does not tell which of
+//! its steps failed, so after an error of class `Permanent` such an object may stand, whole, and not durably: the caller has
+//! been told that it does not, and whoever meets it later makes it durable first.
+//!
 //! What a crash leaves is never an object: `tmp/…`, and `name#N` from `object_store`. `leftovers` finds both, `sweep`
 //! removes what its caller knows to be dead. Deletes are not fsynced: one that a power cut undoes brings back an object
 //! that the protocol has condemned, which is harmless, and prune deletes thousands.

@@ -1,6 +1,6 @@
 //! What every store and every wrapper promises: one suite over all of them.
 
-use std::sync::Barrier;
+use std::sync::{Arc, Barrier};
 use std::thread;
 
 use lifeboat::store::create_once::{Outcome, create_once};
@@ -79,6 +79,7 @@ contract! {
     local_in_shared_memory: local_in(tempfile::tempdir_in("/dev/shm").unwrap());
     metered: shelf(Metered::over(MemoryStore::default()));
     retried: shelf(Retry::over(MemoryStore::default()));
+    shared: shelf(Arc::new(MemoryStore::default()));
     faultless: shelf(FaultyStore::over(MemoryStore::default()));
 }
 

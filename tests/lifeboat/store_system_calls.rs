@@ -43,7 +43,7 @@ fn run(root: &Path, arguments: &[&str]) -> Seen {
     let output = Command::new("strace")
         .args(["-f", "-y", "-qq", "-o"])
         .arg(&log)
-        .args(["-e", "trace=fsync,fdatasync,link,linkat,rename,renameat,renameat2,unlink,unlinkat"])
+        .args(["-e", "trace=mkdir,mkdirat,fsync,fdatasync,link,linkat,rename,renameat,renameat2,unlink,unlinkat"])
         .args(arguments)
         .arg(std::env::current_exe().unwrap())
         .args(["--ignored", "--exact", "--nocapture", "--test-threads=1", CHILD])
@@ -89,11 +89,15 @@ fn what_is_stored_is_fsynced_before_its_name_and_its_name_before_the_answer() {
         assert!(file < link, "{name} was linked before its bytes were durable: {:#?}", seen.calls);
         at(after, &["fsync(", &format!("{}>", path(parent))]);
     }
-    // The directories on the way, and the name under `tmp/` that went.
-    for parent in ["", "d", "tmp"] {
-        let path = root.join(parent);
-        at(&seen.calls, &["fsync(", &format!("{}>", path.display().to_string().trim_end_matches('/'))]);
+    // Each directory that was made on the way has its own name made durable before anything is named in it.
+    for (made, parent, name) in [("s", "", "s/one\""), ("d", "", "d/ab/pack\""), ("d/ab", "d", "d/ab/pack\"")] {
+        let link = at(&seen.calls, &["link", name]);
+        let between = &seen.calls[at(&seen.calls, &["mkdirat(", &format!("\"{made}\"")])..link];
+        at(between, &["fsync(", &format!("{}>", path(parent).trim_end_matches('/'))]);
     }
+    // And the name under `tmp/` goes durably.
+    let gone = at(&seen.calls, &["unlinkat(", &tmp]);
+    at(&seen.calls[gone..], &["fsync(", &format!("{}>", path("tmp"))]);
 }
 
 #[test]
