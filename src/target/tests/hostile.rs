@@ -211,7 +211,7 @@ fn removing_a_tree_takes_its_links_and_leaves_what_they_point_to() {
     yard.plant("t/door", "outside/precious");
     if !is_root() {
         use std::os::unix::fs::PermissionsExt;
-        fs::set_permissions(yard.dir.path().join("inside/t/u"), fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(yard.dir.path().join("inside/t/u"), fs::Permissions::from_mode(0o000)).unwrap();
     }
     assert!(target.remove(&path("t")).unwrap());
     assert!(!target.remove(&path("t")).unwrap());
