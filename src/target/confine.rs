@@ -234,7 +234,10 @@ impl Confined {
 
     /// Closes all that lies at or beneath `path`, which is about to go.
     pub fn forget_tree(&self, path: &TreePath) {
-        let inside = |open: &[u8]| open.strip_prefix(path.as_bytes()).is_some_and(|r| r.is_empty() || r[0] == b'/');
+        let inside = |open: &[u8]| {
+            let rest = open.strip_prefix(path.as_bytes());
+            path.is_root() || rest.is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
+        };
         self.open.lock().unwrap_or_else(PoisonError::into_inner).by_path.retain(|open, _| !inside(open));
     }
 

@@ -50,7 +50,8 @@ impl Target {
             let Ok(path) = TreePath::root().join(&name) else { continue };
             let of_the_file_system =
                 name == b"lost+found" && kind == FileKind::Directory && self.list(&path)?.is_empty();
-            if !of_the_file_system && !(kind == FileKind::File && is_part_name(&name)) {
+            let cut_short = kind == FileKind::File && is_part_name(&name);
+            if !of_the_file_system && !cut_short {
                 return Ok(State::Foreign { example: name });
             }
         }

@@ -54,14 +54,17 @@ fn modification_times_far_away_keep_their_nanoseconds() {
 }
 
 #[test]
-fn a_time_that_no_file_system_holds_is_a_loss() {
+fn a_time_that_cannot_be_set_is_a_loss() {
     let dir = tempfile::tempdir().unwrap();
     let target = open(dir.path());
     for (name, secs, nanos) in [("too far", i64::MAX, 0), ("now", 0, 0x3fff_ffff), ("omit", 0, 0x3fff_fffe)] {
         let mut entry = file(name, 0, 0o644);
         entry.mtime = Timestamp { secs, nanos };
         let outcome = write(&target, &entry, b"", Existing::Refuse).unwrap();
-        assert_eq!(outcome.losses.iter().map(|l| &l.what).collect::<Vec<_>>(), [&Attribute::Times], "{name}");
+        let lost: Vec<_> = outcome.losses.iter().map(|loss| loss.what.clone()).collect();
+        // Some file systems hold any second; none holds a nanosecond that is no number of nanoseconds.
+        let kept = nanos == 0 && target.differences(&entry.path, &entry).unwrap().is_empty();
+        assert!(kept || lost == [Attribute::Times], "{name}: {lost:?}");
     }
 }
 

@@ -1,5 +1,6 @@
 use std::os::unix::fs::symlink;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use super::*;
 
@@ -125,7 +126,7 @@ fn nothing_lands_outside_while_directories_are_swapped_for_links() {
     target.make_directory(&path("a"), Existing::Refuse).unwrap();
     target.make_directory(&path("a/b"), Existing::Refuse).unwrap();
     let stop = AtomicBool::new(false);
-    let (mut written, mut swaps) = (0, 0);
+    let (mut written, mut obstructed, mut swaps) = (0, 0, 0);
     std::thread::scope(|threads| {
         let attacker = threads.spawn(|| {
             let mut swaps = 0;
@@ -133,19 +134,28 @@ fn nothing_lands_outside_while_directories_are_swapped_for_links() {
                 for (name, aside) in [("a/b", "a/b-aside"), ("a", "a-aside")] {
                     fs::rename(inside.join(name), inside.join(aside)).unwrap();
                     symlink(yard.dir.path().join("outside"), inside.join(name)).unwrap();
-                    std::thread::yield_now();
+                    std::thread::sleep(Duration::from_micros(20));
                     fs::remove_file(inside.join(name)).unwrap();
                     fs::rename(inside.join(aside), inside.join(name)).unwrap();
                     swaps += 1;
                 }
+                std::thread::sleep(Duration::from_micros(200));
             }
             swaps
         });
-        for n in 0..2000 {
-            let name = format!("a/b/f{n}");
-            // As if the directory had never been open: each path is resolved while links come and go.
+        // Until 2,000 files are written, or an attacker who never pauses has had his fill.
+        for n in 0..50_000 {
+            // As if no directory were open: each path is resolved while links come and go.
             target.confined.forget_tree(&TreePath::root());
-            written += u32::from(write(target, &file(&name, 1, 0o644), b"x", Existing::Replace).is_ok());
+            match write(target, &file(&format!("a/b/f{n}"), 1, 0o644), b"x", Existing::Replace) {
+                Ok(_) => written += 1,
+                Err(TargetError::Obstructed { .. }) => {
+                    obstructed += 1;
+                    std::thread::sleep(Duration::from_micros(20));
+                }
+                Err(TargetError::Missing { .. }) => std::thread::yield_now(),
+                Err(other) => panic!("{other:?}"),
+            }
             if let Ok(part) = target.begin_file(&path(&format!("a/b/g{n}")), 1) {
                 target.confined.forget_tree(&TreePath::root());
                 target.parts.lock().unwrap().clear();
@@ -154,12 +164,15 @@ fn nothing_lands_outside_while_directories_are_swapped_for_links() {
             }
             let _ = target.remove(&path(&format!("a/b/f{}", n / 2)));
             let _ = target.remove(&path("a/b/precious"));
+            if written == 2000 {
+                break;
+            }
         }
         stop.store(true, Ordering::Relaxed);
         swaps = attacker.join().unwrap();
     });
-    eprintln!("{written} of 2000 files written during {swaps} swaps");
-    assert!(written > 0 && swaps > 0);
+    eprintln!("{written} files written and {obstructed} obstructed during {swaps} swaps");
+    assert!(written > 0 && obstructed > 0 && swaps > 0);
     yard.assert_outside_is_untouched();
 }
 
@@ -198,7 +211,7 @@ fn removing_a_tree_takes_its_links_and_leaves_what_they_point_to() {
     yard.plant("t/door", "outside/precious");
     if !is_root() {
         use std::os::unix::fs::PermissionsExt;
-        fs::set_permissions(yard.dir.path().join("inside/t/u"), fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(yard.dir.path().join("inside/t/u"), fs::Permissions::from_mode(0o000)).unwrap();
     }
     assert!(target.remove(&path("t")).unwrap());
     assert!(!target.remove(&path("t")).unwrap());
@@ -238,7 +251,7 @@ fn a_path_far_beyond_the_kernels_limit_works() {
             deep = deep.join(name.as_bytes()).unwrap();
             target.make_directory(&deep, Existing::Refuse).unwrap();
         }
-        assert!(deep.as_bytes().len() > 3 * 4096);
+        assert!(deep.as_bytes().len() > 2 * 4096);
         // Nothing above is open any more, so that the whole path is resolved.
         target.confined.forget_tree(&TreePath::root());
         let mut entry = file("x", 1, 0o640);
