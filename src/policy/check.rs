@@ -7,17 +7,14 @@ use std::path::PathBuf;
 
 use jiff::tz::TimeZone;
 
-use super::document::{
-    self, DaemonDoc, DefaultsDoc, Given, KeepDoc, KeysDoc, PolicyDoc, ScheduleDoc, SourceDoc, nearest,
-};
+use super::document::{self, DaemonDoc, DefaultsDoc, Given, KeysDoc, PolicyDoc, SourceDoc};
 use super::found::{Found, Spot, Typed};
 use super::model::*;
 use super::problem::Problems;
 use super::quote::{Page, SourceFile};
-use super::values;
+use super::words::nearest;
+use super::{timing, values};
 use crate::names::PolicyName;
-use crate::schedule::keep::{COUNT_MAX, Keep, KeepError, RULES};
-use crate::schedule::{Schedule, Trigger, offset_seconds, seconds};
 
 const FILES_OF_A_DRILL_MAX: u32 = 100_000;
 
@@ -118,8 +115,8 @@ impl Checker {
     fn check_defaults(&mut self, doc: &DefaultsDoc) {
         let doc = doc.clone();
         doc.timezone.is().and_then(|text| values::zone(&text, &mut self.found));
-        doc.schedule.is().and_then(|schedule| self.schedule(schedule));
-        doc.keep.is().and_then(|keep| self.keep(keep));
+        doc.schedule.is().and_then(|schedule| timing::schedule(schedule, &mut self.found));
+        doc.keep.is().and_then(|keep| timing::keep(keep, &mut self.found));
         doc.drill.is().map(|drill| self.drill_files(drill.files));
     }
 
@@ -195,9 +192,9 @@ impl Checker {
         let repo = self.required(repo.or(defaults.repo), "repo", "the policy", id);
         let repository = repo.and_then(|repo| self.resolve(&repo, doc.keys));
         let schedule = self.required(schedule.or(defaults.schedule), "schedule", "the policy", id);
-        let schedule = schedule.and_then(|schedule| self.schedule(schedule));
+        let schedule = schedule.and_then(|schedule| timing::schedule(schedule, &mut self.found));
         let keep = self.required(keep.or(defaults.keep), "keep", "the policy", id);
-        let keep = keep.and_then(|keep| self.keep(keep));
+        let keep = keep.and_then(|keep| timing::keep(keep, &mut self.found));
         let zone = match timezone.or(defaults.timezone) {
             Given::Absent => Some(TimeZone::UTC),
             Given::Broken => None,
@@ -341,145 +338,6 @@ impl Checker {
             self.found
                 .add("W231", spot, format!("this source holds its own repository, {}", place.display()))
                 .hint("exclude the repository: each run would save what the last one stored");
-        }
-    }
-
-    fn schedule(&mut self, doc: ScheduleDoc) -> Option<Schedule> {
-        let mut triggers: Vec<Trigger> = Vec::new();
-        let mut sound = true;
-        match doc.at {
-            Given::Absent => {}
-            Given::Broken => sound = false,
-            Given::Is(lines) => {
-                for line in lines {
-                    let trigger = self.trigger(&line);
-                    sound &= trigger.is_some();
-                    if let Some(trigger) = trigger {
-                        if triggers.contains(&trigger) {
-                            self.found
-                                .add("W133", &line.spot, "this line stands twice and counts once")
-                                .hint("delete it");
-                        }
-                        triggers.push(trigger);
-                    }
-                }
-            }
-        }
-        match (doc.every, doc.offset) {
-            (Given::Absent, Given::Is(offset)) => {
-                self.found
-                    .add("E113", &offset.spot, "an `offset` belongs to `every`, which is missing")
-                    .hint("add every = \"4h\"");
-                sound = false;
-            }
-            (Given::Is(every), offset) => {
-                let trigger = self.every(&every, offset);
-                sound &= trigger.is_some();
-                triggers.extend(trigger);
-            }
-            (every, offset) => sound &= matches!((every, offset), (Given::Absent, Given::Absent)),
-        }
-        if !sound {
-            return None;
-        }
-        let schedule = Schedule::new(triggers);
-        if schedule.is_none() {
-            self.found
-                .add("E115", &doc.spot, "the schedule is empty")
-                .hint("write \"daily 02:00\", or another line like it");
-        }
-        schedule
-    }
-
-    fn trigger(&mut self, line: &Typed<String>) -> Option<Trigger> {
-        let trigger: Trigger = match line.value.parse() {
-            Ok(trigger) => trigger,
-            Err(error) => {
-                self.found.add("E134", &line.spot, error.to_string()).hint(error.hint());
-                return None;
-            }
-        };
-        if !trigger.ever_fires() {
-            self.found
-                .add("E131", &line.spot, "this schedule never fires")
-                .hint("no date up to the year 2100 matches it");
-            return None;
-        }
-        if trigger.restricts_both_days() {
-            self.found
-                .add("W131", &line.spot, "both day fields are restricted, and both must match")
-                .hint("crontab would run when either matches; for that, write two lines");
-        }
-        if trigger.skips_short_months() {
-            self.found
-                .add("W134", &line.spot, "months without this day are left out")
-                .hint("write a day up to 28, or \"monthly last-fri\" and the like");
-        }
-        Some(trigger)
-    }
-
-    fn every(&mut self, every: &Typed<String>, offset: Given<Typed<String>>) -> Option<Trigger> {
-        let mut read = |text: &Typed<String>, number: fn(&str) -> _| match number(&text.value) {
-            Ok(seconds) => Some(seconds),
-            Err(error) => {
-                let error: crate::schedule::TriggerError = error;
-                self.found.add("E134", &text.spot, error.to_string()).hint(error.hint());
-                None
-            }
-        };
-        let period = read(every, seconds);
-        let shift = match &offset {
-            Given::Absent => Some(0),
-            Given::Broken => None,
-            Given::Is(offset) => read(offset, offset_seconds),
-        };
-        match Trigger::every(period?, shift?) {
-            Ok(trigger) => Some(trigger),
-            Err(error) => {
-                let spot = offset.is().map_or_else(|| every.spot.clone(), |offset| offset.spot);
-                self.found.add("E134", &spot, error.to_string()).hint(error.hint());
-                None
-            }
-        }
-    }
-
-    fn keep(&mut self, doc: KeepDoc) -> Option<Keep> {
-        let (spot, result) = match doc {
-            KeepDoc::Line(text) => (text.spot, text.value.parse::<Keep>()),
-            KeepDoc::Table { spot, counts } => {
-                let mut numbers = [0; 6];
-                for ((number, count), (rule, _)) in numbers.iter_mut().zip(counts).zip(RULES) {
-                    let typed = match count {
-                        Given::Absent => continue,
-                        Given::Broken => return None,
-                        Given::Is(typed) => typed,
-                    };
-                    match u32::try_from(typed.value).ok().filter(|count| *count <= COUNT_MAX) {
-                        Some(count) => *number = count,
-                        None => {
-                            self.found.add("E140", &typed.spot, format!("`{rule}` is a count from 0 to {COUNT_MAX}"));
-                            return None;
-                        }
-                    }
-                }
-                (spot, Keep::new(numbers))
-            }
-        };
-        match result {
-            Ok(keep) => Some(keep),
-            Err(error) => {
-                let finding = self.found.add("E140", &spot, error.to_string());
-                match error {
-                    KeepError::Nothing => {
-                        finding.label("nothing would remain").hint("write \"7d 4w 12m\", for example")
-                    }
-                    KeepError::Item { .. } => {
-                        finding.hint("write counts with l (last), h, d, w, m or y: \"7d 4w 12m\"")
-                    }
-                    KeepError::Twice { .. } => finding.hint("delete one of the two"),
-                };
-                None
-            }
         }
     }
 

@@ -16,7 +16,9 @@ mod model;
 mod picture;
 mod problem;
 mod quote;
+mod timing;
 mod values;
+mod words;
 
 use std::path::{Path, PathBuf};
 

@@ -1,12 +1,12 @@
 //! The lines of a file, as far as they may be shown.
 //!
 //! Owns places and masks: a line leaves here without the values of secret-bearing and unknown keys, and without the user
-//! part of a URL. Refuses to know what keys mean; `document` says which values are secret.
+//! part of a URL. Refuses to know what keys mean: `document` says which values are secret.
 
 use std::ops::Range;
 
-use super::document::is_public_key;
 use super::problem::{Place, Quote};
+use super::words::is_public_key;
 
 const MASK: &str = "***";
 
@@ -116,17 +116,18 @@ fn draw(raw: &str, mark: &Range<usize>, masks: &[Range<usize>]) -> Quote {
     Quote { mark: start..drawn.end.unwrap_or(full).max(start), text }
 }
 
-/// The parts between `://` and `@`.
+/// What stands between `://` and the last `@` (a password may hold any character), and whatever follows a `?`.
 fn url_users(line: &str) -> Vec<Range<usize>> {
     let mut masks = Vec::new();
     for (at, marker) in line.match_indices("://") {
         let start = at + marker.len();
-        let rest = &line[start..];
-        let end = rest.find(|c: char| c.is_whitespace() || "/\"'<>".contains(c)).unwrap_or(rest.len());
-        if let Some(at_sign) = rest[..end].rfind('@') {
-            masks.push(start..start + at_sign);
-        } else if let Some(at_sign) = rest.split(['"', '\'']).next().unwrap_or(rest).rfind('@') {
-            masks.push(start..start + at_sign); // a password with a slash in it
+        let url = line[start..].split(['"', '\'']).next().unwrap_or_default();
+        let user_end = url.rfind('@').unwrap_or(0);
+        if user_end > 0 {
+            masks.push(start..start + user_end);
+        }
+        if let Some(query) = url[user_end..].find('?').map(|query| user_end + query + 1).filter(|at| *at < url.len()) {
+            masks.push(start + query..start + url.len());
         }
     }
     masks
@@ -184,10 +185,10 @@ fn floor_char(text: &str, mut at: usize) -> usize {
 mod tests {
     use super::*;
 
-    fn quote_of(text: &str, span: Range<usize>, secrets: Option<Vec<Range<usize>>>) -> Quote {
+    fn quote_of(text: &str, span: Range<usize>, secrets: &[Range<usize>]) -> Quote {
         let file = SourceFile { name: "a.toml".into(), text: text.into(), is_main: true };
         let mut page = Page::new(&file);
-        page.secrets = secrets;
+        page.secrets = (!secrets.is_empty()).then(|| secrets.to_vec());
         page.quote(&span)
     }
 
@@ -202,11 +203,12 @@ mod tests {
 
     #[test]
     fn a_mask_hides_the_length_of_what_it_hides() {
-        let quote = quote_of("key = \"hunter2\", url = 5", 23..24, Some(vec![6..15]));
+        let secret = 6..15;
+        let quote = quote_of("key = \"hunter2\", url = 5", 23..24, std::slice::from_ref(&secret));
         assert_eq!((quote.text.as_str(), quote.mark), ("key = ***, url = 5", 17..18));
-        let quote = quote_of("key = \"hunter2\"", 6..15, Some(vec![6..15]));
+        let quote = quote_of("key = \"hunter2\"", 6..15, std::slice::from_ref(&secret));
         assert_eq!((quote.text.as_str(), quote.mark), ("key = ***", 6..9));
-        let quote = quote_of("key = \"hunter2\"", 8..10, Some(vec![6..15, 7..9]));
+        let quote = quote_of("key = \"hunter2\"", 8..10, &[secret, 7..9]);
         assert_eq!((quote.text.as_str(), quote.mark), ("key = ***", 6..9));
     }
 
@@ -214,12 +216,14 @@ mod tests {
     fn the_user_part_of_a_url_is_masked() {
         assert_eq!(without_url_users("https://me:pw@host/x"), "https://***@host/x");
         assert_eq!(without_url_users("https://me:p/w@host/x"), "https://***@host/x");
+        assert_eq!(without_url_users("https://me:p@/w?@host/x"), "https://***@host/x");
+        assert_eq!(without_url_users("https://host/x?sig=hunter2"), "https://host/x?***");
         assert_eq!(without_url_users("file:///srv/a"), "file:///srv/a");
     }
 
     #[test]
     fn a_line_that_was_not_understood_shows_public_keys_only() {
-        let shown = |line: &str| quote_of(line, 0..1, None).text;
+        let shown = |line: &str| quote_of(line, 0..1, &[]).text;
         assert_eq!(shown("schedule = \"daily 02:00"), "schedule = \"daily 02:00");
         assert_eq!(shown("[policy.home"), "[policy.home");
         assert_eq!(shown("key = \"hunter2"), "key = ***");
@@ -232,7 +236,7 @@ mod tests {
     #[test]
     fn a_line_cannot_draw_on_the_terminal_nor_fill_it() {
         let text = format!("a = \"\u{1b}[2J{}\"", "x".repeat(5000));
-        let quote = quote_of(&text, 0..1, Some(vec![]));
+        let quote = quote_of(&text, 0..1, &[]);
         assert!(quote.text.len() < 400 && !quote.text.contains('\u{1b}'));
     }
 }

@@ -9,10 +9,10 @@ use std::path::{Component, Path, PathBuf};
 use ignore::gitignore::GitignoreBuilder;
 use jiff::tz::TimeZone;
 
-use super::document::nearest;
 use super::found::{Found, Typed};
 use super::model::{RepositoryUrl, SecretRef};
 use super::quote::without_url_users;
+use super::words::nearest;
 use crate::names::escape;
 
 type Text = Typed<String>;
