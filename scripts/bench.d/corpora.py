@@ -5,7 +5,7 @@ Owns what a tree holds before anything happens to it; what a day does to it is i
     source   30,292 text files, 283 MiB, in projects of nested folders; tar and zstd -3 make 78 MiB of it
     mixed    819 files, 868 MiB: photographs, clips, documents, logs, two SQL dumps and a disk image with holes
     million  60,000 files of 2 KiB on average, 115 MiB; tar and zstd -3 make 27 MiB of it
-    bigfile  one disk image, 2,451 MiB long with 608 MiB of data, about half of it random
+    bigfile  one disk image, 2,451 MiB long with 608 MiB of data, two fifths of it random
 
 The scale multiplies the number of small files and the length of large ones.
 """
@@ -19,6 +19,7 @@ from text import Language, raw, word
 
 MIB = 1 << 20
 BLOCK = 4096
+FILE_BLOCKS = 16  # the mean length of a file in a disk image
 NAMES = ["source", "mixed", "million", "bigfile"]
 SMALL_FILES = {"source", "million"}
 # What a round with two tools needs at scale 1: the tree, two repositories with their growth, and one restored tree.
@@ -134,7 +135,7 @@ def dump_rows(seed):
 
 
 def image(path, length, data, random_share, language, seed):
-    """A disk image: extents of data of 64 KiB to 4 MiB, random or text, with holes between, on whole blocks."""
+    """A disk image: extents of data of 64 KiB to 4 MiB with holes between; in them one file beside the other, each random or text."""
     dice = random.Random(f"{seed} image")
     extents, drawn = [], 0
     while drawn < data:
@@ -147,9 +148,12 @@ def image(path, length, data, random_share, language, seed):
         for number, (extent, hole) in enumerate(zip(extents, holes)):
             at += hole * factor
             file.seek(int(at) // BLOCK * BLOCK)
-            size = max(BLOCK, extent // BLOCK * BLOCK)
-            key = f"{seed} extent {number}"
-            file.write(raw(key, size) if dice.random() < random_share else language.flat(key, size))
+            left, piece = max(BLOCK, extent // BLOCK * BLOCK), 0
+            while left:
+                size = min(left, BLOCK * int(1 + dice.expovariate(1 / FILE_BLOCKS)))
+                key = f"{seed} extent {number} {piece}"
+                file.write(raw(key, size) if dice.random() < random_share else language.flat(key, size))
+                left, piece = left - size, piece + 1
             at += extent
         file.truncate(max(length // BLOCK * BLOCK, file.tell()))
 
@@ -173,7 +177,7 @@ def mixed(root, scale, seed):
 
 
 def bigfile(root, scale, seed):
-    image(f"{root}/machine.img", int(2451 * MIB * scale), int(608 * MIB * scale), 0.48, source_language(seed), f"{seed} bigfile")
+    image(f"{root}/machine.img", int(2451 * MIB * scale), int(608 * MIB * scale), 0.43, source_language(seed), f"{seed} bigfile")
 
 
 def generate(name, root, scale, seed):

@@ -29,7 +29,10 @@ FIGURES = [
 
 
 def summary(measured):
-    """Medians over the rounds: {tool: {row: {figure: median, "failures": […], "remarks": […]}}}. A row with any failure has no figures."""
+    """Medians over the rounds: {tool: {row: {figure: median, "failures": […], "remarks": […]}}}.
+
+    A row that failed in any round has no figures.
+    """
     tools = {}
     for one in measured:
         tools.setdefault(one["tool"], {}).setdefault(one["row"], []).append(one)
@@ -63,7 +66,8 @@ def shown(value):
 
 
 def table(head, lines):
-    ruled = [head, ["---"] + ["---:"] * (len(head) - 1), *lines]
+    figures = [any(line[at][:1].isdigit() for line in lines) for at in range(len(head))]
+    ruled = [head, ["---:" if at and figures[at] else "---" for at in range(len(head))], *lines]
     return "\n".join("| " + " | ".join(line) + " |" for line in ruled) + "\n"
 
 
@@ -75,29 +79,42 @@ def chunks_guessed(corpus):
 def targets(name, corpus):
     """What was aimed for: (aim, figure, limit, met or None where it was not measured)."""
     found = corpus["summary"]
-    ratios = [
+    size_limit = 0.85 if name in SMALL_FILES else 1.0
+    aims = [
         ("first backup, wall against restic", ratio(found, "first", "wall_s"), 0.5),
         ("first backup, CPU against restic", ratio(found, "first", "cpu_s"), 0.4),
         ("nothing changed, wall against restic", ratio(found, "unchanged", "wall_s"), 0.3),
         ("restore, wall against restic", ratio(found, "restore", "wall_s"), 0.6),
-        ("repository after the first backup, against restic", ratio(found, "first", "repository_bytes"), 0.85 if name in SMALL_FILES else 1.0),
+        ("repository after the first backup, against restic", ratio(found, "first", "repository_bytes"), size_limit),
     ]
     sizes = [size for size in (ratio(found, row, "repository_bytes") for row in BACKUPS) if size is not None]
-    ratios.append(("repository at its worst, against restic", max(sizes, default=None), 1.0))
-    ratios.append(("growth by a day of change, against restic", ratio(found, "changed", "growth_bytes"), 1.0))
-    peaks = [peak for peak in (figure(found.get("lifeboat", {}), row, "peak_bytes") for row in ROW_TITLES) if peak is not None]
-    limit = 96 + 1.2 * chunks_guessed(corpus) / MIB
-    ratios.append(("Lifeboat's peak memory, MiB (96, and 1.2 bytes a chunk)", max(peaks) / MIB if peaks else None, limit))
-    return [(aim, value, limit, None if value is None else value <= limit) for aim, value, limit in ratios]
+    aims.append(("repository at its worst, against restic", max(sizes, default=None), 1.0))
+    aims.append(("growth by a day of change, against restic", ratio(found, "changed", "growth_bytes"), 1.0))
+    ours = found.get("lifeboat", {})
+    peaks = [peak for peak in (figure(ours, row, "peak_bytes") for row in ROW_TITLES) if peak is not None]
+    peak_limit = 96 + 1.2 * chunks_guessed(corpus) / MIB
+    aims.append(("Lifeboat's peak memory, MiB (96, and 1.2 bytes a chunk)", max(peaks) / MIB if peaks else None, peak_limit))
+    return [(aim, value, limit, None if value is None else value <= limit) for aim, value, limit in aims]
+
+
+def remarks_of(found, tools, rows):
+    """What the rows had to say beside their figures, as a list."""
+    lines = []
+    for tool in tools:
+        for row in rows:
+            lines += [f"- {tool}, {ROW_TITLES[row]}: **failed**: {text}" for text in figure(found[tool], row, "failures") or []]
+            lines += [f"- {tool}, {ROW_TITLES[row]}: {text}" for text in figure(found[tool], row, "remarks") or []]
+    return lines
 
 
 def corpus_markdown(name, corpus):
     tools, found, tree = list(corpus["summary"]), corpus["summary"], corpus["tree"]
     rows = [row for row in ROW_TITLES if any(row in found[tool] for tool in tools)]
+    day = ", ".join(f"{number:,} {what.replace('_', ' ')}" for what, number in (corpus["day"] or {}).items() if number)
     text = [f"## {name}\n"]
     text.append(
-        f"{tree['files']:,} files, {tree['bytes'] / MIB:,.0f} MiB ({tree['allocated'] / MIB:,.0f} MiB on disk); rounds: {corpus['rounds']}; "
-        f"manifest `{tree['manifest'][:16]}`; the day: {corpus['day'] or 'none'}\n"
+        f"{tree['files']:,} files, {tree['bytes'] / MIB:,.0f} MiB ({tree['allocated'] / MIB:,.0f} MiB on disk), manifest "
+        f"`{tree['manifest'][:16]}`; rounds: {corpus['rounds']}; the day: {day or 'none'}.\n"
     )
     for title, key, divisor, only in FIGURES:
         lines = []
@@ -105,16 +122,16 @@ def corpus_markdown(name, corpus):
             if only and row not in only:
                 continue
             values = [figure(found[tool], row, key) for tool in tools]
-            line = [ROW_TITLES[row], *(shown(None if value is None else value / divisor) for value in values), shown(ratio(found, row, key))]
+            cells = [shown(None if value is None else value / divisor) for value in values]
+            line = [ROW_TITLES[row], *cells, shown(ratio(found, row, key))]
             if key == "wall_s":
                 busy = [figure(found[tool], row, "others_cores") for tool in tools]
                 line.append(shown(max((value for value in busy if value is not None), default=None)))
             lines.append(line)
         if lines:
             text.append(table([title, *tools, "ratio"] + (["others' cores"] if key == "wall_s" else []), lines))
-    said = [(tool, row, kind, line) for tool in tools for row in rows for kind in ("failures", "remarks") for line in figure(found[tool], row, kind) or []]
-    if said:
-        text.append("\n".join(f"- {tool}, {ROW_TITLES[row]}: {'**failed**: ' if kind == 'failures' else ''}{line}" for tool, row, kind, line in said) + "\n")
+    if said := remarks_of(found, tools, rows):
+        text.append("\n".join(said) + "\n")
     return "\n".join(text)
 
 
@@ -122,7 +139,9 @@ def markdown(result):
     text = ["# Lifeboat beside its peer\n"]
     text.append(table(["tool", "version"], [[tool, version] for tool, version in result["tools"].items()]))
     machine = result["machine"]
-    text.append(f"{machine['cores']} cores, {machine['memory_bytes'] / MIB:,.0f} MiB of memory, work on {machine['work_file_system']}; scale {result['scale']}, seed {result['seed']}.\n")
+    memory = f"{machine['memory_bytes'] / MIB:,.0f} MiB of memory"
+    settings = f"work on {machine['work_file_system']}; scale {result['scale']}, seed {result['seed']}"
+    text.append(f"{machine['cores']} cores, {memory}, {settings}.\n")
     for name, corpus in result["corpora"].items():
         text.append(corpus_markdown(name, corpus))
     text.append("## Targets\n")

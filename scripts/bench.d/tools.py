@@ -28,15 +28,16 @@ class Tool:
 
 
 class Restic(Tool):
-    """Repository format 2, compression `auto`, holes restored as holes; all else as it comes."""
+    """Repository format 2, compression `auto`, holes restored as holes where it can; all else as it comes."""
 
     def __init__(self, binary, home, tree):
         super().__init__(binary, home, tree)
         with open(f"{home}/password", "w", encoding="ascii") as file:
             file.write("a password for measuring\n")
         numbers = re.search(r"(\d+)\.(\d+)", version("restic", binary))
-        # `snapshot:/path` at restore came with 0.16; before it, the whole path comes back below the target.
-        self.knows_subfolders = numbers is not None and tuple(map(int, numbers.groups())) >= (0, 16)
+        release = tuple(map(int, numbers.groups())) if numbers else (0, 0)
+        # Before 0.16, which brought `snapshot:/path`, the whole path comes back below the target; 0.15 brought holes.
+        self.knows_subfolders, self.knows_holes = release >= (0, 16), release >= (0, 15)
 
     def own_environment(self):
         named = {"RESTIC_REPOSITORY": self.repository, "RESTIC_PASSWORD_FILE": f"{self.home}/password"}
@@ -50,7 +51,7 @@ class Restic(Tool):
 
     def restore(self, target):
         snapshot = f"latest:{self.tree}" if self.knows_subfolders else "latest"
-        return [self.binary, "restore", snapshot, "--target", target, "--sparse"]
+        return [self.binary, "restore", snapshot, "--target", target] + (["--sparse"] if self.knows_holes else [])
 
     def restored_tree(self, target):
         return target if self.knows_subfolders else target + self.tree

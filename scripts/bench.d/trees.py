@@ -62,7 +62,8 @@ def differences(wanted, found):
         elif here is None:
             failures.append(f"{name!r} was never there")
         elif here != there:
-            failures.append(f"{name!r} differs in " + ", ".join(sorted(key for key in here.keys() | there.keys() if here.get(key) != there.get(key))))
+            unlike = sorted(key for key in here.keys() | there.keys() if here.get(key) != there.get(key))
+            failures.append(f"{name!r} differs in " + ", ".join(unlike))
     remarks = []
     top, back = wanted.entries[b""], found.entries[b""]
     if top != back:
