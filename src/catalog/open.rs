@@ -56,7 +56,7 @@ impl StateLock {
             Err(rustix::io::Errno::WOULDBLOCK) => {
                 let mut holder = String::new();
                 // Only to tell who it is: the kernel's lock has decided already.
-                let _ = file.by_ref().take(64).read_to_string(&mut holder);
+                let _ = Read::by_ref(&mut file).take(64).read_to_string(&mut holder);
                 let holder = if holder.trim().is_empty() { "unknown".to_owned() } else { holder.trim().to_owned() };
                 return Err(CatalogError::Owned { path: directory.to_owned(), holder });
             }

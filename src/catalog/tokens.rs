@@ -25,17 +25,14 @@ impl TokenSecret {
 }
 
 /// What is known of a token.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Token {
     /// 16 hex digits; says nothing of the secret.
     pub id: String,
     pub name: String,
     pub role: Role,
-    #[serde(rename = "created_at")]
     pub created: Timestamp,
-    #[serde(rename = "expires_at")]
     pub expires: Option<Timestamp>,
-    #[serde(rename = "revoked_at")]
     pub revoked: Option<Timestamp>,
 }
 
