@@ -176,7 +176,7 @@ pub struct PolicyMemory {
     /// The newest backup that left a good recovery point.
     pub last_point: Option<Run>,
     pub points: u64,
-    /// The newest drill that ended.
+    /// The newest drill that came to a verdict: one that was cancelled or interrupted says nothing.
     pub last_drill: Option<Run>,
     pub last_passed_drill: Option<Run>,
 }
@@ -514,7 +514,7 @@ impl Catalog {
                     .prepare_cached("SELECT count(*) FROM run WHERE policy = ?1 AND recovery_point = 1")?
                     .query_row([policy], |row| row.get::<_, i64>(0))?
                     .unsigned_abs(),
-                last_drill: newest(ENDED, RunKind::Drill)?,
+                last_drill: newest("state IN ('succeeded', 'partial', 'failed', 'timed_out')", RunKind::Drill)?,
                 last_passed_drill: newest(
                     "state = 'succeeded' AND checked_files > 0 AND mismatches = 0 AND not_run = 0",
                     RunKind::Drill,
