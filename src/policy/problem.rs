@@ -2,6 +2,8 @@
 //!
 //! Owns the shape of a problem. Refuses to judge: `document` and `check` find problems, `picture` draws them.
 
+use std::ops::Range;
+
 use serde::Serialize;
 
 /// Everything found in one pass, in the order of files and lines.
@@ -27,7 +29,7 @@ pub struct Problem {
     pub code: &'static str,
     /// One sentence without a full stop. Holds no secret.
     pub message: String,
-    /// Where it is; none where a whole directory is meant.
+    /// Where it is.
     #[serde(flatten)]
     pub place: Place,
     /// The line with secrets masked, and the part that is meant.
@@ -45,7 +47,7 @@ pub struct Problem {
 }
 
 /// A place in a file. `line` and `col` count from 1, in lines and characters; both are 0 where the file as a whole is meant.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Place {
     pub file: String,
     pub line: usize,
@@ -57,10 +59,8 @@ pub struct Place {
 pub struct Quote {
     /// Without control characters and secrets.
     pub text: String,
-    /// What is meant, in characters of `text` from 0.
-    pub from: usize,
-    /// At least 1.
-    pub len: usize,
+    /// What is meant, in bytes of `text`; on character boundaries.
+    pub mark: Range<usize>,
 }
 
 impl Problems {
@@ -78,5 +78,10 @@ impl Problems {
 
     pub fn warnings(&self) -> usize {
         self.list.len() - self.errors()
+    }
+
+    /// An array of objects: severity, code, message, file, line, col, and where there are such, label, hint, other.
+    pub fn to_json(&self) -> serde_json::Value {
+        serde_json::to_value(self).unwrap_or_default() // strings and numbers under string keys always fit
     }
 }

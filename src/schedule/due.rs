@@ -121,8 +121,7 @@ fn next_real(shape: &Shape, zone: &TimeZone, mut last: i64) -> Option<i64> {
 /// Maps the next wall-clock time, and with one in a gap all those that the gap could put before it.
 fn refill(shape: &Shape, zone: &TimeZone, last: &mut i64, ready: &mut VecDeque<(Timestamp, i64)>) -> Option<()> {
     let mut until = i64::MIN;
-    loop {
-        let Some(wall) = shape.next_wall(*last) else { break };
+    while let Some(wall) = shape.next_wall(*last) {
         if !ready.is_empty() && wall >= until {
             break;
         }

@@ -177,12 +177,20 @@ fn zones() -> impl Strategy<Value = TimeZone> {
     proptest::sample::select(all)
 }
 
+/// A day and a half before the next change of the clock, where there is one: that is where mistakes live.
+fn near_a_change(zone: &TimeZone, start: i64) -> i64 {
+    let from = Timestamp::from_second(start).unwrap();
+    let change = zone.following(from).next().map(|change| change.timestamp().as_second());
+    change.filter(|at| *at < 4_000_000_000).map_or(start, |at| at - 36 * 3600 - start % 3600)
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(192))]
 
     /// croner walks the wall clock, which is UTC to it; jiff maps: what ours lists must be just that, sorted.
     #[test]
     fn wall_clock_lines_match_an_independent_cron(line in lines(), zone in zones(), start in 0i64..2_000_000_000) {
+        let start = near_a_change(&zone, start);
         let after = Timestamp::from_second(start).unwrap();
         let end = Timestamp::from_second(start + 40 * 86_400).unwrap();
         let ours: Vec<_> = schedule(&[&line]).due(&zone, after, end).map(|o| (o.at, o.nominal)).collect();
@@ -210,12 +218,12 @@ proptest! {
     #[test]
     fn instant_lines_match_minute_by_minute(minute in 0u32..60, step in 1u32..7, zone in zones(), day in 0i64..23_000) {
         let line = format!("{minute} */{step} * * *");
-        let start = day * 86_400;
+        let start = near_a_change(&zone, day * 86_400);
         let after = Timestamp::from_second(start).unwrap();
-        let end = Timestamp::from_second(start + 10 * 86_400).unwrap();
+        let end = Timestamp::from_second(start + 3 * 86_400).unwrap();
         let ours: Vec<_> = schedule(&[&line]).due(&zone, after, end).map(|o| o.at.as_second()).collect();
         let mut expected = Vec::new();
-        for second in (start + 1..=start + 10 * 86_400).filter(|second| second % 5 == 0) {
+        for second in (start + 1..=start + 3 * 86_400).filter(|second| second % 5 == 0) {
             let local = second + i64::from(zone.to_offset(Timestamp::from_second(second).unwrap()).seconds());
             let (hour, in_hour) = (local.div_euclid(3600).rem_euclid(24) as u32, local.rem_euclid(3600) as u32);
             if hour.is_multiple_of(step) && in_hour == minute * 60 {
@@ -224,14 +232,14 @@ proptest! {
         }
         // Old offsets are no multiple of five seconds; the scan above would miss their times.
         let whole = |at: i64| zone.to_offset(Timestamp::from_second(at).unwrap()).seconds() % 5 == 0;
-        prop_assume!((0..11).all(|d| whole(start + d * 86_400)));
+        prop_assume!((0..4).all(|d| whole(start + d * 86_400)));
         prop_assert_eq!(ours, expected);
     }
 
     #[test]
     fn stepping_by_instants_meets_every_instant_of_the_list(line in lines(), zone in zones(), start in 0i64..2_000_000_000) {
         let schedule = schedule(&[&line, "daily 02:30", "every 7h"]);
-        let mut last = Timestamp::from_second(start).unwrap();
+        let mut last = Timestamp::from_second(near_a_change(&zone, start)).unwrap();
         let mut listed: Vec<_> = schedule.occurrences(&zone, last).take(60).map(|o| o.at).collect();
         listed.dedup();
         for expected in listed {

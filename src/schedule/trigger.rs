@@ -28,7 +28,7 @@ pub struct Trigger {
 #[derive(Clone, Debug)]
 pub(super) enum Shape {
     /// Wall-clock times, or real instants if the line says so.
-    Cron(CronLine),
+    Cron(Box<CronLine>),
     /// A weekday of each month, counted from its start or its end.
     Weekday { nth: i8, weekday: Weekday, time: Time },
     /// Instants at `offset` plus a multiple of `seconds` since 1970; 0 < seconds, offset < seconds.
@@ -184,9 +184,9 @@ impl FromStr for Trigger {
         let words: Vec<&str> = lower.split_ascii_whitespace().collect();
         let cron = |fields: &str| {
             let line: CronLine = fields.parse()?;
-            Ok(Self { text: format!("cron {line}"), shape: Shape::Cron(line) })
+            Ok(Self { text: format!("cron {line}"), shape: Shape::Cron(Box::new(line)) })
         };
-        let by_fields = |text: String, fields: String| Ok(Self { text, shape: Shape::Cron(fields.parse()?) });
+        let by_fields = |text: String, fields: String| Ok(Self { text, shape: Shape::Cron(Box::new(fields.parse()?)) });
         match words.as_slice() {
             ["cron", fields @ ..] => cron(&fields.join(" ")),
             [name] if name.starts_with('@') => cron(name),

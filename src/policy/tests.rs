@@ -1,0 +1,234 @@
+use super::*;
+
+mod pictures;
+mod random;
+
+/// What people see of these files: problems of a refused configuration, or warnings of a good one.
+fn picture(files: &[(&str, &str)]) -> String {
+    render(&problems(files), false)
+}
+
+fn problems(files: &[(&str, &str)]) -> Problems {
+    match check_texts(&sources(files)) {
+        Ok(config) => {
+            assert!(!config.warnings.has_errors());
+            config.warnings
+        }
+        Err(problems) => {
+            assert!(problems.has_errors());
+            problems
+        }
+    }
+}
+
+fn sources(files: &[(&str, &str)]) -> Vec<SourceFile> {
+    files
+        .iter()
+        .map(|(name, text)| SourceFile {
+            name: (*name).to_owned(),
+            text: (*text).to_owned(),
+            is_main: *name == "lifeboat.toml",
+        })
+        .collect()
+}
+
+#[test]
+fn four_lines_are_a_policy() {
+    let main = "[repository.main]\nurl = \"file:///srv/backup/\"\nkey = \"cred:main\"\nadmin_key = \"env:ADMIN\"\n";
+    let home =
+        "[policy.home]\nsource = \"/srv/home/\"\nrepo = \"main\"\nschedule = \"daily 02:00\"\nkeep = \"7d 4w 12m\"\n";
+    let config = check_texts(&sources(&[("lifeboat.toml", main), ("policies/home.toml", home)])).unwrap();
+    assert!(config.warnings.is_empty());
+    assert_eq!(config.daemon, DaemonConfig::default());
+    let policy = &config.policies[&"home".parse().unwrap()];
+    assert_eq!(policy.source.paths, [Path::new("/srv/home")]);
+    assert_eq!(policy.schedule.to_string(), "daily 02:00");
+    assert_eq!(policy.zone.iana_name(), Some("UTC"));
+    assert_eq!(policy.keep.to_string(), "7d 4w 12m");
+    assert_eq!(policy.drill.files, 60);
+    assert!(!policy.accept_partial);
+    let repository = &config.repositories[&policy.repository];
+    assert_eq!(repository.url.path(), Path::new("/srv/backup"));
+    assert_eq!(repository.key, SecretRef::Credential("main".into()));
+    assert_eq!((&repository.read_key, &repository.admin_key), (&None, &Some(SecretRef::Env("ADMIN".into()))));
+}
+
+#[test]
+fn defaults_stand_under_every_policy_and_policies_win() {
+    let main = r#"
+        [daemon]
+        listen = "[::1]:9"
+        open_status = false
+        hosts = "Backup.Example.org"
+        [defaults]
+        timezone = "Europe/Berlin"
+        keep = "7d"
+        repo = "main"
+        schedule = "daily 02:00"
+        accept_partial = true
+        drill.files = 5
+        [repository.main]
+        url = "/srv/backup"
+        key = "file:/etc/k"
+        [policy.a]
+        source = "/a"
+        [policy.b]
+        source = ["/b", "/c"]
+        timezone = "UTC"
+        keep = { last = 3 }
+        schedule = { every = "4h", offset = "15m", at = "sat 04:00" }
+        accept_partial = false
+        drill = { files = 6 }
+    "#;
+    let config = check_texts(&sources(&[("lifeboat.toml", main)])).unwrap();
+    assert_eq!(
+        (config.daemon.open_status, config.daemon.hosts.as_slice()),
+        (false, &["backup.example.org".to_owned()][..])
+    );
+    let show = |name: &str| {
+        let p = &config.policies[&name.parse().unwrap()];
+        format!("{:?} {} {} {} {}", p.zone.iana_name(), p.keep, p.schedule, p.accept_partial, p.drill.files)
+    };
+    assert_eq!(show("a"), "Some(\"Europe/Berlin\") 7d daily 02:00 true 5");
+    assert_eq!(show("b"), "Some(\"UTC\") 3l sat 04:00, every 4h offset 15m false 6");
+}
+
+#[test]
+fn policies_with_one_place_and_one_key_share_a_repository() {
+    let policy = |id: &str| {
+        format!(
+            "[policy.{id}]\nsource = \"/{id}\"\nrepo = \"/srv/backup\"\nkey = \"file:/k\"\nschedule = \"@daily\"\nkeep = \"1l\"\n"
+        )
+    };
+    let text = policy("a") + &policy("b");
+    let config = check_texts(&sources(&[("p.toml", &text)])).unwrap();
+    assert_eq!(config.repositories.keys().map(RepositoryName::as_str).collect::<Vec<_>>(), ["/srv/backup"]);
+    assert!(config.policies.values().all(|policy| config.repositories.contains_key(&policy.repository)));
+}
+
+#[test]
+fn all_mistakes_of_all_files_come_at_once() {
+    let broken = "[policy.a\n";
+    let wrong = "[policy.b]\nsource = 1\nrepo = \"x\"\nschedule = \"never\"\nkeep = \"0d\"\nfoo = 1\n";
+    let main = "[repository.main]\nurl = \"ftp://x\"\n[daemon]\nlisten = \"x\"\n";
+    let found = problems(&[("lifeboat.toml", main), ("policies/a.toml", broken), ("policies/b.toml", wrong)]);
+    let codes: Vec<_> = found.list.iter().map(|p| (p.place.file.as_str(), p.place.line, p.code)).collect();
+    assert_eq!(
+        codes,
+        [
+            ("lifeboat.toml", 1, "E113"),
+            ("lifeboat.toml", 2, "E118"),
+            ("lifeboat.toml", 4, "E115"),
+            ("policies/a.toml", 1, "E100"),
+            ("policies/b.toml", 2, "E114"),
+            ("policies/b.toml", 3, "E116"),
+            ("policies/b.toml", 4, "E134"),
+            ("policies/b.toml", 5, "E140"),
+            ("policies/b.toml", 6, "E110"),
+        ]
+    );
+}
+
+#[test]
+fn a_broken_main_file_does_not_make_its_repositories_unknown() {
+    let home = "[policy.home]\nsource = \"/h\"\nrepo = \"main\"\nschedule = \"daily 02:00\"\nkeep = \"7d\"\n";
+    let found = problems(&[("lifeboat.toml", "[repository.main\n"), ("policies/home.toml", home)]);
+    assert!(found.list.iter().all(|problem| problem.code == "E100"), "{found:?}");
+}
+
+#[test]
+fn json_tells_what_the_picture_tells() {
+    let found = problems(&[("lifeboat.toml", "[daemon]\nlisten = \"0.0.0.0:1\"\nstat = \"/x\"\n")]);
+    let expected = serde_json::json!([
+        {
+            "severity": "error", "code": "E301", "message": "0.0.0.0:1 is not a loopback address",
+            "file": "lifeboat.toml", "line": 2, "col": 10,
+            "hint": "another address needs TLS, which this build does not speak: listen on 127.0.0.1 and put a proxy or a tunnel in front",
+        },
+        {
+            "severity": "error", "code": "E110", "message": "unknown key `stat` in [daemon]",
+            "file": "lifeboat.toml", "line": 3, "col": 1, "label": "did you mean `state`?",
+        },
+    ]);
+    assert_eq!(found.to_json(), expected);
+}
+
+#[test]
+fn colour_adds_nothing_but_colour() {
+    let found = problems(&[("lifeboat.toml", "[repository]\nm = { key = \"hunter2\", url = \"srv\" }\n")]);
+    let colored = render(&found, true);
+    let mut plain = String::new();
+    let mut rest = colored.as_str();
+    while let Some((before, after)) = rest.split_once('\u{1b}') {
+        plain.push_str(before);
+        rest = after.split_once('m').map_or("", |(_, after)| after);
+    }
+    plain.push_str(rest);
+    assert!(colored.len() > plain.len());
+    assert_eq!(plain, render(&found, false));
+}
+
+#[test]
+fn a_flood_of_mistakes_is_cut_and_counted() {
+    let text: String = (0..2000).map(|n| format!("wrong{n} = \"hunter2\"\n")).collect();
+    let found = problems(&[("a.toml", &text)]);
+    assert_eq!(found.list.len(), 501);
+    assert_eq!(found.list[500].message, "1500 more problems are not shown");
+}
+
+fn shipped(dir: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("policies").join(dir)
+}
+
+#[test]
+fn every_shipped_configuration_passes() {
+    for dir in ["quickstart", "examples"] {
+        let config = load(&shipped(dir)).unwrap_or_else(|problems| panic!("{}", render(&problems, false)));
+        assert!(config.warnings.is_empty(), "{}", render(&config.warnings, false));
+        assert!(!config.policies.is_empty());
+        for file in shipped(dir).join("policies").read_dir().unwrap() {
+            assert!(check_files(&[file.unwrap().path()]).is_empty());
+        }
+    }
+}
+
+#[test]
+fn a_directory_is_read_in_the_order_of_names() {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+    let codes = || match load(dir.path()) {
+        Ok(config) => config.warnings.list.iter().map(|p| p.code).collect::<Vec<_>>(),
+        Err(problems) => problems.list.iter().map(|p| p.code).collect(),
+    };
+    assert_eq!(codes(), ["E101"]); // nothing is here
+    write("lifeboat.toml", "");
+    assert_eq!(codes(), ["W101"]);
+    std::fs::create_dir(dir.path().join("policies")).unwrap();
+    write("policies/b.toml", "[policy.x]\n");
+    write("policies/a.toml", "[policy.x]\n");
+    write("policies/.hidden.toml", "nonsense");
+    write("policies/notes.txt", "nonsense");
+    let problems = load(dir.path()).unwrap_err();
+    let twice = problems.list.iter().find(|problem| problem.code == "E111").unwrap();
+    assert!(twice.place.file.ends_with("b.toml") && twice.other.as_ref().unwrap().file.ends_with("a.toml"));
+    write("policies/a.toml", "\u{feff}");
+    std::fs::write(dir.path().join("policies/c.toml"), b"\xff").unwrap();
+    std::fs::write(dir.path().join("policies/d.toml"), vec![b'#'; (1 << 20) + 1]).unwrap();
+    std::fs::create_dir(dir.path().join("policies/e.toml")).unwrap();
+    assert_eq!(codes(), ["E101", "E101", "E101", "E113", "E113", "E113", "E113"]);
+}
+
+#[test]
+fn a_single_file_is_checked_with_the_main_file_it_belongs_to() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("policies")).unwrap();
+    let policy = dir.path().join("policies/home.toml");
+    let text = "[policy.home]\nsource = \"/h\"\nrepo = \"main\"\nschedule = \"daily 02:00\"\nkeep = \"7d\"\n";
+    std::fs::write(&policy, text).unwrap();
+    assert!(check_files(std::slice::from_ref(&policy)).is_empty()); // any name may exist
+    std::fs::write(dir.path().join("lifeboat.toml"), "").unwrap();
+    let found = check_files(&[policy, dir.path().join("absent.toml")]);
+    assert_eq!(found.list.iter().map(|p| p.code).collect::<Vec<_>>(), ["E101"]); // a file is missing: perhaps that one has it
+    let found = check_files(&[dir.path().join("policies/home.toml")]);
+    assert_eq!(found.list.iter().map(|p| p.code).collect::<Vec<_>>(), ["E116"]);
+}

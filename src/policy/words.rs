@@ -1,0 +1,84 @@
+//! The words of the configuration, and what people may have meant by others.
+//!
+//! Owns which keys hold secrets and which may be seen. Refuses to say where a key belongs: that is `document`'s matter.
+
+/// Keys whose values are references to secrets, or the secret itself by mistake.
+pub(super) const SECRET_KEYS: [&str; 3] = ["key", "read_key", "admin_key"];
+
+/// Every other key of every table.
+const PUBLIC_KEYS: &[&str] = &[
+    "schema",
+    "daemon",
+    "defaults",
+    "repository",
+    "policy",
+    "listen",
+    "state",
+    "cache",
+    "socket",
+    "open_status",
+    "hosts",
+    "url",
+    "source",
+    "repo",
+    "schedule",
+    "timezone",
+    "keep",
+    "tags",
+    "accept_partial",
+    "allow_unreadable",
+    "drill",
+    "files",
+    "paths",
+    "exclude",
+    "exclude_files",
+    "exclude_caches",
+    "one_file_system",
+    "ignore_inode",
+    "at",
+    "every",
+    "offset",
+    "last",
+    "hourly",
+    "daily",
+    "weekly",
+    "monthly",
+    "yearly",
+];
+
+/// Words of other tools, and ours for them.
+const SYNONYMS: [(&str, &str); 16] = [
+    ("retention", "keep"),
+    ("prune", "keep"),
+    ("path", "paths"),
+    ("sources", "source"),
+    ("src", "source"),
+    ("repository", "repo"),
+    ("cron", "schedule"),
+    ("when", "schedule"),
+    ("tz", "timezone"),
+    ("zone", "timezone"),
+    ("excludes", "exclude"),
+    ("ignore", "exclude"),
+    ("tag", "tags"),
+    ("label", "tags"),
+    ("bind", "listen"),
+    ("one_fs", "one_file_system"),
+];
+
+pub(super) fn is_public_key(word: &str) -> bool {
+    PUBLIC_KEYS.contains(&word)
+}
+
+pub(super) fn nearest_key(typed: &str, known: &[&'static str]) -> Option<&'static str> {
+    let lower = typed.to_ascii_lowercase();
+    let translated = SYNONYMS.iter().find(|(word, ours)| *word == lower && known.contains(ours)).map(|(_, ours)| *ours);
+    translated.or_else(|| nearest(&lower, known.iter().copied()))
+}
+
+/// The candidate that a slip of the finger or two could have turned into `typed`.
+pub(super) fn nearest<'c>(typed: &str, candidates: impl IntoIterator<Item = &'c str>) -> Option<&'c str> {
+    let allowed = (typed.chars().count() / 3).clamp(1, 3);
+    let distances = candidates.into_iter().map(|word| (strsim::damerau_levenshtein(typed, word), word));
+    distances.min().filter(|(distance, _)| *distance <= allowed).map(|(_, word)| word)
+}
