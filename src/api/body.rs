@@ -40,7 +40,8 @@ pub async fn read<T: DeserializeOwned + Default>(headers: &HeaderMap, mut body: 
         let detail = "a body is JSON: Content-Type: application/json";
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "media-type", detail));
     }
-    serde_json::from_slice(&bytes).map_err(|error| Problem::bad_request(format!("the body is not as it should be: {error}")))
+    serde_json::from_slice(&bytes)
+        .map_err(|error| Problem::bad_request(format!("the body is not as it should be: {error}")))
 }
 
 async fn drain(mut body: Body) {

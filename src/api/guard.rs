@@ -84,9 +84,16 @@ mod tests {
         for good in ["localhost", "LOCALHOST:7420", "127.0.0.1:1", "[::1]", "[::1]:7420", "Backup.Example:443"] {
             assert!(is_ours(good, &hosts), "{good}");
         }
-        for bad in
-            ["", "evil.example", "localhost.evil.example", "127.0.0.1.evil", "localhost:", "localhost:x", "::1", "a@localhost"]
-        {
+        for bad in [
+            "",
+            "evil.example",
+            "localhost.evil.example",
+            "127.0.0.1.evil",
+            "localhost:",
+            "localhost:x",
+            "::1",
+            "a@localhost",
+        ] {
             assert!(!is_ours(bad, &hosts), "{bad}");
         }
     }

@@ -125,9 +125,7 @@ pub fn write(status: &Status, tallies: &Tallies, running: usize) -> String {
     page.times(
         "next_run_timestamp_seconds",
         "When the next run is due.",
-        policies
-            .iter()
-            .map(|(policy, entry)| (vec![("policy", policy.as_str()), ("kind", "backup")], entry.next)),
+        policies.iter().map(|(policy, entry)| (vec![("policy", policy.as_str()), ("kind", "backup")], entry.next)),
     );
     page.times(
         "recovery_point_timestamp_seconds",
@@ -144,7 +142,11 @@ pub fn write(status: &Status, tallies: &Tallies, running: usize) -> String {
     }
 
     for (metric, help, value) in [
-        ("source_files", "Files seen by the newest backup.", (|counts| counts.files) as fn(crate::catalog::Counts) -> u64),
+        (
+            "source_files",
+            "Files seen by the newest backup.",
+            (|counts| counts.files) as fn(crate::catalog::Counts) -> u64,
+        ),
         ("source_bytes", "Bytes seen by the newest backup.", |counts| counts.bytes),
         ("source_errors", "Files that the newest backup could not read.", |counts| counts.unreadable),
     ] {

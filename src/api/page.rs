@@ -255,7 +255,9 @@ fn tiles(html: &mut String, status: &Status) -> fmt::Result {
             badge(worst.standing.level().as_str(), worst.standing.word()),
             esc(&worst.reason),
         )?,
-        None => html.push_str("<div><h2>Worst</h2><p class=\"big quiet\">nothing</p><p>no policy needs a person</p></div>"),
+        None => {
+            html.push_str("<div><h2>Worst</h2><p class=\"big quiet\">nothing</p><p>no policy needs a person</p></div>")
+        }
     }
     html.push_str("<div><h2>Running</h2>");
     if status.open.is_empty() {
@@ -526,7 +528,8 @@ mod tests {
 
     #[test]
     fn spans_are_read_at_a_glance() {
-        let shown = [0, 59, 60, 3600, 3660, 86_400, 90_000, 86_400 * 12 + 5].map(|s| span(SignedDuration::from_secs(s)));
+        let shown =
+            [0, 59, 60, 3600, 3660, 86_400, 90_000, 86_400 * 12 + 5].map(|s| span(SignedDuration::from_secs(s)));
         assert_eq!(shown, ["0 s", "59 s", "1 min", "1 h", "1 h 1 min", "1 d", "1 d 1 h", "12 d"]);
     }
 }

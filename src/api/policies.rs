@@ -37,9 +37,8 @@ pub async fn show(State(core): State<Arc<Core>>, Path(id): Path<String>) -> Resu
 fn effective(entry: &PolicyStatus, status: &Status) -> Value {
     let policy = &entry.policy;
     let repository = status.loaded.config.repositories.get(&policy.repository);
-    let paths = |paths: &[std::path::PathBuf]| {
-        paths.iter().map(|path| path.to_string_lossy().into_owned()).collect::<Vec<_>>()
-    };
+    let paths =
+        |paths: &[std::path::PathBuf]| paths.iter().map(|path| path.to_string_lossy().into_owned()).collect::<Vec<_>>();
     json!({
         "id": policy.name,
         "source": {

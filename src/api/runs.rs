@@ -35,7 +35,11 @@ pub async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Problem> + Send + 'static,
 ) -> Result<T, Problem> {
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| {
-        Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the answer could not be made; see the daemon's log"))
+        Err(Problem::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "internal",
+            "the answer could not be made; see the daemon's log",
+        ))
     })
 }
 
@@ -119,9 +123,14 @@ pub async fn list(
             "cursor" => filter.before = Some(value.parse().map_err(bad)?),
             "limit" => {
                 let number = value.parse().ok().filter(|limit| (1..=LIMIT_MAX).contains(limit));
-                limit = number.ok_or_else(|| Problem::bad_request(format!("limit is a number from 1 to {LIMIT_MAX}")))?;
+                limit =
+                    number.ok_or_else(|| Problem::bad_request(format!("limit is a number from 1 to {LIMIT_MAX}")))?;
             }
-            _ => return Err(Problem::bad_request(format!("there is no parameter {name:?}: policy, state, kind, limit, cursor"))),
+            _ => {
+                return Err(Problem::bad_request(format!(
+                    "there is no parameter {name:?}: policy, state, kind, limit, cursor"
+                )));
+            }
         }
     }
     // One more than asked tells whether there is a next page.
@@ -135,8 +144,7 @@ pub async fn list(
             }
             _ => None,
         };
-        let shown: Vec<Value> =
-            runs.iter().map(|run| run_json(run, core.jobs().progress(run.id).as_ref())).collect();
+        let shown: Vec<Value> = runs.iter().map(|run| run_json(run, core.jobs().progress(run.id).as_ref())).collect();
         Ok((shown, next))
     });
     let (shown, next) = runs.await?;
@@ -266,7 +274,9 @@ fn idempotency(headers: &HeaderMap, meaning: &str) -> Result<Option<Idempotency>
             // Of what was asked for, so that another spelling of the same wish is the same request.
             body_hash: *blake3::hash(meaning.as_bytes()).as_bytes(),
         })),
-        _ => Err(Problem::bad_request(format!("an Idempotency-Key is one value of 1 to {KEY_CHARS_MAX} printable characters"))),
+        _ => Err(Problem::bad_request(format!(
+            "an Idempotency-Key is one value of 1 to {KEY_CHARS_MAX} printable characters"
+        ))),
     }
 }
 

@@ -106,14 +106,13 @@ fn millis(at: Timestamp) -> i64 {
 
 /// A time from the database; one outside of what `jiff` knows is a damaged row.
 fn time(row: &rusqlite::Row<'_>, column: &str) -> rusqlite::Result<Timestamp> {
-    optional_time(row, column)?.ok_or_else(|| {
-        rusqlite::Error::InvalidColumnType(0, column.to_owned(), rusqlite::types::Type::Null)
-    })
+    optional_time(row, column)?
+        .ok_or_else(|| rusqlite::Error::InvalidColumnType(0, column.to_owned(), rusqlite::types::Type::Null))
 }
 
 fn optional_time(row: &rusqlite::Row<'_>, column: &str) -> rusqlite::Result<Option<Timestamp>> {
     let Some(ms) = row.get::<_, Option<i64>>(column)? else { return Ok(None) };
-    Timestamp::from_millisecond(ms).map(Some).map_err(|error| {
-        rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Integer, Box::new(error))
-    })
+    Timestamp::from_millisecond(ms)
+        .map(Some)
+        .map_err(|error| rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Integer, Box::new(error)))
 }

@@ -190,10 +190,8 @@ impl Catalog {
             let mut statement = inner.connection.prepare_cached(
                 "SELECT * FROM occurrence WHERE policy = ?1 AND kind = ?2 ORDER BY nominal_ms DESC, identity LIMIT ?3",
             )?;
-            let rows = statement.query_map(
-                params![policy.as_str(), kind, limit.min(super::runs::LIST_MAX) as i64],
-                occurrence_of,
-            )?;
+            let rows = statement
+                .query_map(params![policy.as_str(), kind, limit.min(super::runs::LIST_MAX) as i64], occurrence_of)?;
             rows.collect::<rusqlite::Result<_>>()
         })()
         .map_err(self.failed("list due times"))
@@ -256,7 +254,10 @@ mod tests {
         let skip = Fate::Skip(MissReason::Overlap);
         assert_eq!(catalog.progress_schedule(&batch(&home, &[], &[due(60)], skip), &process()).unwrap(), None);
         let rows = catalog.occurrences(&home, RunKind::Backup, 10).unwrap();
-        assert_eq!((rows[0].state.as_str(), rows[0].reason.as_deref(), rows[0].run), ("skipped", Some("overlap"), None));
+        assert_eq!(
+            (rows[0].state.as_str(), rows[0].reason.as_deref(), rows[0].run),
+            ("skipped", Some("overlap"), None)
+        );
         assert_eq!(catalog.tallies().unwrap().missed, [("home".into(), RunKind::Backup, "overlap".into(), 1)]);
         assert_eq!(catalog.open_runs().unwrap(), []);
     }

@@ -114,8 +114,7 @@ fn prepare(connection: &mut Connection, path: &Path, check: bool) -> Result<()> 
         .execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;")
         .map_err(refused)?;
     if check && found > 0 {
-        let answer: String =
-            connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(refused)?;
+        let answer: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(refused)?;
         if answer != "ok" {
             return Err(CatalogError::Damaged { path: path.to_owned(), cause: answer.into() });
         }

@@ -220,11 +220,7 @@ fn run_of(row: &Row<'_>) -> rusqlite::Result<Run> {
         retry_of: row.get("retry_of")?,
         state: row.get("state")?,
         cancel_asked: row.get("cancel_asked")?,
-        process: Process {
-            boot_id: row.get("boot_id")?,
-            pid: row.get("pid")?,
-            start: count("process_start")?,
-        },
+        process: Process { boot_id: row.get("boot_id")?, pid: row.get("pid")?, start: count("process_start")? },
         queued: time(row, "queued_ms")?,
         started: optional_time(row, "started_ms")?,
         ended: optional_time(row, "ended_ms")?,
@@ -259,9 +255,7 @@ pub(super) fn find(connection: &Connection, id: RunId) -> rusqlite::Result<Optio
 /// The run of this kind and policy that has not ended, if there is one; the newest, if a key brought several.
 fn open_run(connection: &Connection, policy: &str, kind: RunKind) -> rusqlite::Result<Option<RunId>> {
     connection
-        .prepare_cached(
-            "SELECT max(id) FROM run WHERE policy = ?1 AND kind = ?2 AND state IN ('queued', 'running')",
-        )?
+        .prepare_cached("SELECT max(id) FROM run WHERE policy = ?1 AND kind = ?2 AND state IN ('queued', 'running')")?
         .query_row(params![policy, kind], |row| row.get(0))
 }
 
@@ -330,7 +324,12 @@ impl Catalog {
                          AND queued_ms > ?4 ORDER BY id DESC LIMIT 1",
                     )?
                     .query_row(
-                        params![wanted.key, new.kind, new.policy.as_str(), millis(new.at) - KEY_LIFE.as_millis() as i64],
+                        params![
+                            wanted.key,
+                            new.kind,
+                            new.policy.as_str(),
+                            millis(new.at) - KEY_LIFE.as_millis() as i64
+                        ],
                         |row| Ok((row.get::<_, RunId>(0)?, row.get::<_, Vec<u8>>(1)?)),
                     )
                     .optional()?;
@@ -684,8 +683,11 @@ pub(super) mod tests {
     #[test]
     fn listings_go_from_the_newest_backwards_even_when_the_clock_does() {
         let (_dir, catalog) = catalog();
-        let ids: Vec<_> =
-            [5, 5, 3, 9].map(|second| recorded(&catalog, &new_run(RunKind::Backup, second)).id).into_iter().rev().collect();
+        let ids: Vec<_> = [5, 5, 3, 9]
+            .map(|second| recorded(&catalog, &new_run(RunKind::Backup, second)).id)
+            .into_iter()
+            .rev()
+            .collect();
         let listed = |filter: &Filter, limit| {
             catalog.runs(filter, limit).unwrap().into_iter().map(|run| run.id).collect::<Vec<_>>()
         };

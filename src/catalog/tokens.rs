@@ -127,11 +127,9 @@ impl Catalog {
         let found = self
             .lock()
             .connection
-            .query_row(
-                &format!("SELECT {COLUMNS}, hash FROM token WHERE hash = ?1"),
-                [wanted.as_slice()],
-                |row| Ok((token_of(row)?, row.get::<_, Vec<u8>>("hash")?)),
-            )
+            .query_row(&format!("SELECT {COLUMNS}, hash FROM token WHERE hash = ?1"), [wanted.as_slice()], |row| {
+                Ok((token_of(row)?, row.get::<_, Vec<u8>>("hash")?))
+            })
             .optional()
             .map_err(self.failed("look up a token"))?;
         Ok(found

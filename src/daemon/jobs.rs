@@ -184,7 +184,10 @@ impl Core {
             Err(cause) => {
                 // What cannot be recorded is not done: a backup that nobody knows of would be no recovery point.
                 error!(event = "catalog.error", run_id = %run.id, error = %chain(&cause), "run could not be recorded");
-                return (Some(failed(format!("this run could not be recorded and was not begun: {}", chain(&cause)))), "");
+                return (
+                    Some(failed(format!("this run could not be recorded and was not begun: {}", chain(&cause)))),
+                    "",
+                );
             }
         }
         info!(event = "run.started", run_id = %run.id, policy = %run.policy, kind = %run.kind, "run started");
@@ -193,7 +196,9 @@ impl Core {
             RunKind::Drill => {
                 self.engine.sample_drill(&task, run.drill_files.unwrap_or(task.policy.drill.files), context)
             }
-            RunKind::Verify => RunReport::failed("engine", "this daemon does not verify by itself; use `lifeboat verify`"),
+            RunKind::Verify => {
+                RunReport::failed("engine", "this daemon does not verify by itself; use `lifeboat verify`")
+            }
         }))
         .unwrap_or_else(|panic| RunReport::failed("panic", format!("the engine panicked: {}", panic_text(&*panic))));
         (Some(self.judge(run, &task, context, report)), "")
@@ -231,8 +236,7 @@ impl Core {
             },
             _ => {}
         }
-        let asked_by_person =
-            self.jobs.lock().running.get(&run.id).is_some_and(|running| running.cancelled);
+        let asked_by_person = self.jobs.lock().running.get(&run.id).is_some_and(|running| running.cancelled);
         if state == RunState::Cancelled && !asked_by_person && context.is_cancelled() {
             state = RunState::Interrupted;
             error = Some("the daemon was stopped while this run was going".to_owned());

@@ -43,10 +43,11 @@ impl Places {
                 .map(|path| path.join("lifeboat"))
         };
         let place = |set: &Option<PathBuf>, what, unit: &'static str, base: &'static str, in_home: &str| {
-            set.clone()
-                .or_else(|| systemd(unit))
-                .or_else(|| xdg(base, in_home))
-                .ok_or(PlaceError { what, systemd: unit, xdg: base })
+            set.clone().or_else(|| systemd(unit)).or_else(|| xdg(base, in_home)).ok_or(PlaceError {
+                what,
+                systemd: unit,
+                xdg: base,
+            })
         };
         let state = place(&config.state, "state", "STATE_DIRECTORY", "XDG_STATE_HOME", ".local/state")?;
         let cache = place(&config.cache, "cache", "CACHE_DIRECTORY", "XDG_CACHE_HOME", ".cache")?;

@@ -13,9 +13,7 @@ use tracing::{error, info, warn};
 
 use super::core::Core;
 use super::jobs::{Active, OPEN_MAX, chain};
-use crate::catalog::{
-    CatalogError, Due, Fate, MissReason, NewRun, Progressed, RunKind, RunState, Sent, Trigger,
-};
+use crate::catalog::{CatalogError, Due, Fate, MissReason, NewRun, Progressed, RunKind, RunState, Sent, Trigger};
 use crate::policy::Policy;
 
 /// The longest sleep: after it the wall clock is asked again, for it may have been set or the machine suspended.
@@ -43,7 +41,12 @@ impl Core {
             if !repeat {
                 continue;
             }
-            let new = NewRun { retry_of: Some(last.id), missed: last.missed, nominal: last.nominal, ..self.scheduled(policy) };
+            let new = NewRun {
+                retry_of: Some(last.id),
+                missed: last.missed,
+                nominal: last.nominal,
+                ..self.scheduled(policy)
+            };
             if let Sent::Recorded(run) = self.submit(&new, true)? {
                 info!(event = "run.repeated", run_id = %run.id, policy = %policy.name, of = %last.id, "interrupted run repeated");
             }

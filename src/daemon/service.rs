@@ -51,7 +51,9 @@ pub enum DaemonError {
     Config(Problems),
     #[error(transparent)]
     Place(#[from] PlaceError),
-    #[error("the daemon will not listen on {0}: an address that is not loopback needs TLS, which this build lacks [E301]")]
+    #[error(
+        "the daemon will not listen on {0}: an address that is not loopback needs TLS, which this build lacks [E301]"
+    )]
     NotLoopback(SocketAddr),
     #[error("the daemon cannot listen on {at}")]
     Listen {
@@ -75,8 +77,14 @@ pub enum DaemonError {
 pub fn run(options: DaemonOptions, engine: Arc<dyn Engine>, clock: Arc<dyn Clock>) -> Result<(), DaemonError> {
     let config = crate::policy::load(&options.config_dir).map_err(DaemonError::Config)?;
     for warning in &config.warnings.list {
-        warn!(event = "config.warning", code = warning.code, file = warning.place.file, line = warning.place.line,
-            "{}", warning.message);
+        warn!(
+            event = "config.warning",
+            code = warning.code,
+            file = warning.place.file,
+            line = warning.place.line,
+            "{}",
+            warning.message
+        );
     }
     let places = Places::find(&config.daemon, |name| std::env::var_os(name))?;
     let listen = config.daemon.listen;
@@ -234,10 +242,20 @@ async fn reload(core: &Arc<Core>, bound: &Bound, wake: &Sender<()>) {
         }
         Ok(Err(problems)) => {
             for problem in &problems.list {
-                error!(event = "config.rejected", code = problem.code, file = problem.place.file,
-                    line = problem.place.line, "{}", problem.message);
+                error!(
+                    event = "config.rejected",
+                    code = problem.code,
+                    file = problem.place.file,
+                    line = problem.place.line,
+                    "{}",
+                    problem.message
+                );
             }
-            error!(event = "config.rejected", errors = problems.errors(), "new configuration refused; the old one stays");
+            error!(
+                event = "config.rejected",
+                errors = problems.errors(),
+                "new configuration refused; the old one stays"
+            );
         }
         Err(_) => error!(event = "config.rejected", "reading the configuration panicked; the old one stays"),
     }

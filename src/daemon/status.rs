@@ -187,7 +187,11 @@ fn verdict(policy: &Policy, memory: &PolicyMemory, open: &[Run], now: Timestamp)
         return match &memory.last_backup {
             Some(last) => (
                 Standing::NoPoint,
-                format!("no backup has left a good recovery point yet; the newest one ended {}{}", last.state, cause(last)),
+                format!(
+                    "no backup has left a good recovery point yet; the newest one ended {}{}",
+                    last.state,
+                    cause(last)
+                ),
             ),
             None if open.iter().any(|run| run.kind == RunKind::Backup) => {
                 (Standing::Waiting, "the first backup is under way".to_owned())
