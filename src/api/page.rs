@@ -95,7 +95,7 @@ fn shape(level: &str) -> &'static str {
         }
         "attention" => {
             "<svg class=\"shape\" viewBox=\"0 0 16 16\" aria-hidden=\"true\"><polygon points=\"8,0.6 15.8,15 0.2,15\"/>\
-             <path d=\"M8 5.6v4.6M8 12.2v.6\"/></svg>"
+             <path d=\"M8 5.6v3.6M8 12.2v.01\"/></svg>"
         }
         "bad" => {
             "<svg class=\"shape\" viewBox=\"0 0 16 16\" aria-hidden=\"true\"><rect x=\"0.5\" y=\"0.5\" width=\"15\" \
@@ -318,7 +318,7 @@ fn running(html: &mut String, run: &Run, progress: Option<&Progress>, now: Times
         html,
         "<p class=\"quiet\">{} · {} files · {}{}</p>",
         esc(progress.phase),
-        progress.files,
+        grouped(progress.files),
         ByteCount(progress.bytes),
         progress.bytes_total.map(|total| format!(" of {}", ByteCount(total))).unwrap_or_default(),
     )
@@ -359,11 +359,11 @@ fn policies(html: &mut String, status: &Status) -> fmt::Result {
         match &entry.memory.last_point {
             Some(point) => write!(
                 html,
-                "{}<small>{} files · {} · {} kept</small>",
+                "{}<small>{} files · {}</small><small>{} in all</small>",
                 ago(point.frozen(), now),
-                point.counts.files,
+                grouped(point.counts.files),
                 ByteCount(point.counts.bytes),
-                entry.memory.points,
+                points(entry.memory.points),
             )?,
             None => html.push_str("<span class=\"quiet\">none</span>"),
         }
@@ -407,7 +407,7 @@ fn policies(html: &mut String, status: &Status) -> fmt::Result {
         }
         write!(
             html,
-            "</td><td data-label=\"Keep\">{}<small>not active yet</small></td></tr>\n",
+            "</td><td class=\"keep\" data-label=\"Keep\">{}<small>not active yet</small></td></tr>\n",
             esc(&policy.keep.to_string())
         )?;
     }
@@ -426,7 +426,31 @@ fn drill_verdict(drill: &Run) -> (&'static str, &'static str) {
 }
 
 fn took(run: &Run) -> Option<String> {
-    Some(span(run.ended?.duration_since(run.started?)))
+    let took = run.ended?.duration_since(run.started?);
+    let short = took < SignedDuration::from_secs(10) && !took.is_negative();
+    Some(if short { format!("{:.1} s", took.as_secs_f64()) } else { span(took) })
+}
+
+/// Digits in threes, with a thin space that does not break.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() * 2);
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push('\u{202f}');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+fn points(n: u64) -> String {
+    if n == 1 { "1 point".to_owned() } else { format!("{} points", grouped(n)) }
+}
+
+/// A number, or a dash where a run never got as far as having one.
+fn or_dash(known: bool, text: String) -> String {
+    if known { text } else { "–".to_owned() }
 }
 
 /// Why a run ended as it did, and what it came upon.
@@ -457,6 +481,7 @@ fn run_table(html: &mut String, title: &str, none: &str, runs: &[Run], now: Time
     );
     for run in runs {
         let counts = run.counts;
+        let known = run.snapshot.is_some() || counts.files > 0;
         write!(
             html,
             "<tr><td data-label=\"State\">{}</td><td data-label=\"Policy\"><b>{}</b></td><td data-label=\"Began\">{}</td>\
@@ -467,10 +492,10 @@ fn run_table(html: &mut String, title: &str, none: &str, runs: &[Run], now: Time
             esc(&run.policy),
             ago(run.frozen(), now),
             took(run).unwrap_or_else(|| "–".to_owned()),
-            counts.files,
-            ByteCount(counts.bytes),
-            ByteCount(counts.new_bytes),
-            ByteCount(counts.stored_bytes),
+            or_dash(known, grouped(counts.files)),
+            or_dash(known, ByteCount(counts.bytes).to_string()),
+            or_dash(known, ByteCount(counts.new_bytes).to_string()),
+            or_dash(known, ByteCount(counts.stored_bytes).to_string()),
             remark(run),
         )?;
     }
@@ -505,10 +530,10 @@ fn drill_table(html: &mut String, drills: &[Run], now: Timestamp) -> fmt::Result
             esc(&run.policy),
             ago(run.frozen(), now),
             took(run).unwrap_or_else(|| "–".to_owned()),
-            found.checked_files,
-            ByteCount(found.checked_bytes),
-            found.mismatches,
-            found.not_run,
+            or_dash(run.drill.is_some(), grouped(found.checked_files)),
+            or_dash(run.drill.is_some(), ByteCount(found.checked_bytes).to_string()),
+            or_dash(run.drill.is_some(), grouped(found.mismatches)),
+            or_dash(run.drill.is_some(), grouped(found.not_run)),
             remark(run),
         )?;
     }
@@ -531,5 +556,6 @@ mod tests {
         let shown =
             [0, 59, 60, 3600, 3660, 86_400, 90_000, 86_400 * 12 + 5].map(|s| span(SignedDuration::from_secs(s)));
         assert_eq!(shown, ["0 s", "59 s", "1 min", "1 h", "1 h 1 min", "1 d", "1 d 1 h", "12 d"]);
+        assert_eq!(grouped(1_234_567), "1\u{202f}234\u{202f}567");
     }
 }

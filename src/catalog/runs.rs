@@ -719,6 +719,23 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn two_processes_write_without_getting_in_each_others_way() {
+        let (dir, catalog) = catalog();
+        let other = Catalog::open_shared(dir.path()).unwrap();
+        std::thread::scope(|scope| {
+            for catalog in [&catalog, &other] {
+                scope.spawn(move || {
+                    for second in 0..20 {
+                        let run = recorded(catalog, &new_run(RunKind::Backup, second));
+                        assert!(catalog.finish(run.id, &good(second)).unwrap());
+                    }
+                });
+            }
+        });
+        assert_eq!(catalog.runs(&Filter::default(), 100).unwrap().len(), 40);
+    }
+
+    #[test]
     fn sums_go_on_after_a_restart() {
         let (dir, catalog) = catalog();
         for second in [0, 1] {
