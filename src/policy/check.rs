@@ -275,6 +275,10 @@ impl Checker {
     /// The repository that `repo` names, or the one that it and the keys beside it make up.
     fn resolve(&mut self, repo: &Typed<String>, keys: KeysDoc) -> Option<RepositoryName> {
         if !values::looks_like_url(&repo.value) {
+            let Ok(name) = repo.value.parse::<RepositoryName>() else {
+                self.bad_id("repository", repo);
+                return None;
+            };
             for (key, given) in [("key", &keys.key), ("read_key", &keys.read_key), ("admin_key", &keys.admin_key)] {
                 if let Given::Is(text) = given {
                     self.found
@@ -282,10 +286,6 @@ impl Checker {
                         .hint("the keys of a named repository stand in its [repository.ID]");
                 }
             }
-            let Ok(name) = repo.value.parse::<RepositoryName>() else {
-                self.bad_id("repository", repo);
-                return None;
-            };
             if self.names == Names::Known && !self.places.contains_key(&name) {
                 let finding = self.found.add("E116", &repo.spot, format!("there is no repository \"{name}\""));
                 match nearest(name.as_str(), self.places.keys().map(RepositoryName::as_str)) {

@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use super::*;
 
 mod pictures;
@@ -174,6 +176,113 @@ fn a_flood_of_mistakes_is_cut_and_counted() {
     let found = problems(&[("a.toml", &text)]);
     assert_eq!(found.list.len(), 501);
     assert_eq!(found.list[500].message, "1500 more problems are not shown");
+}
+
+/// The codes found in one policy with this line in place of its own.
+fn codes_of(line: &str) -> Vec<&'static str> {
+    let key = line.split(' ').next().unwrap();
+    let lines = [
+        "source = \"/srv/home\"",
+        "repo = \"/srv/backup\"",
+        "key = \"file:/k\"",
+        "schedule = \"daily 02:00\"",
+        "keep = \"7d\"",
+    ];
+    let others = lines.iter().filter(|other| other.split(' ').next() != Some(key));
+    let text: String = others.map(|other| format!("{other}\n")).collect();
+    let text = format!("[policy.p]\n{text}{line}\n");
+    match check_texts(&sources(&[("p.toml", &text)])) {
+        Ok(config) => config.warnings.list.iter().map(|problem| problem.code).collect(),
+        Err(problems) => problems.list.iter().map(|problem| problem.code).collect(),
+    }
+}
+
+#[test]
+fn values_are_good_or_named_by_their_code() {
+    let good = [
+        r#"key = "cred:repo-main_1.key""#,
+        r#"key = "env:LIFEBOAT_KEY""#,
+        r#"key = "file:/etc/../etc/k""#,
+        r#"repo = "file:///srv/backup""#,
+        r#"timezone = "europe/berlin""#,
+        r#"timezone = "UTC""#,
+        r#"source = ["/"]"#,
+        r#"tags = "one""#,
+        r#"schedule = "@weekly""#,
+    ];
+    let found = good.map(codes_of);
+    assert_eq!(found[2], ["E120"]); // what `..` leads to depends on links
+    assert_eq!(found[6], ["W231"]);
+    assert!((0..9).filter(|at| ![2, 6].contains(at)).all(|at| found[at].is_empty()), "{found:?}");
+    for (line, code) in [
+        (r#"key = "/etc/k""#, "E120"),
+        (r#"key = "file:k""#, "E120"),
+        (r#"key = "cred:a/b""#, "E120"),
+        (r#"key = "cred:""#, "E120"),
+        (r#"key = "env:1A""#, "E120"),
+        (r#"key = "cmd:pass show""#, "E120"),
+        (r#"key = """#, "E120"),
+        (r#"repo = "gs://b""#, "E118"),
+        (r#"repo = "./b""#, "E118"),
+        (r#"repo = "file://b""#, "E118"),
+        (r#"repo = "file:///b%20""#, "E118"),
+        (r#"repo = "/a/../b""#, "E117"),
+        (r#"repo = "Main""#, "E119"),
+        (r#"repo = """#, "E119"),
+        (r#"source = []"#, "E115"),
+        (r#"source = """#, "E117"),
+        (r#"source = {}"#, "E113"),
+        (r#"source = [1]"#, "E114"),
+        (r#"timezone = "+02:00""#, "E130"),
+        (r#"timezone = """#, "E130"),
+        (r#"timezone = "Berlin""#, "E130"),
+        (r#"timezone = 2"#, "E114"),
+        (r#"schedule = []"#, "E115"),
+        (r#"schedule = {}"#, "E115"),
+        (r#"schedule = { offset = "1m" }"#, "E113"),
+        (r#"schedule = { every = "1m", offset = "1m" }"#, "E134"),
+        (r#"schedule = { every = "0s" }"#, "E134"),
+        (r#"schedule = 5"#, "E114"),
+        (r#"keep = 7"#, "E114"),
+        (r#"keep = """#, "E140"),
+        (r#"keep = { daily = -1 }"#, "E140"),
+        (r#"keep = { daily = "7" }"#, "E114"),
+        (r#"keep = {}"#, "E140"),
+        (r#"drill = 5"#, "E114"),
+        (r#"drill = { files = 99999999999999999999 }"#, "E115"),
+        (r#"tags = ["a,b"]"#, "E115"),
+        (r#"rpo = "30h""#, "E110"),
+    ] {
+        assert_eq!(codes_of(line), [code], "{line}");
+    }
+}
+
+#[test]
+fn a_city_finds_its_zone() {
+    let text = "[defaults]\ntimezone = \"Sao Paulo\"\n";
+    assert_eq!(
+        problems(&[("lifeboat.toml", text)]).list[0].label.as_deref(),
+        Some("did you mean \"America/Sao_Paulo\"?")
+    );
+}
+
+#[test]
+fn every_code_is_explained_and_every_explanation_has_a_code() {
+    let sources = [
+        include_str!("check.rs"),
+        include_str!("document.rs"),
+        include_str!("found.rs"),
+        include_str!("load.rs"),
+        include_str!("mod.rs"),
+        include_str!("timing.rs"),
+        include_str!("values.rs"),
+    ];
+    let is_code =
+        |word: &&str| word.len() == 4 && word.starts_with(['E', 'W']) && word[1..].bytes().all(|b| b.is_ascii_digit());
+    let used: BTreeSet<&str> = sources.iter().flat_map(|source| source.split('"')).filter(is_code).collect();
+    let explained: BTreeSet<&str> =
+        include_str!("../../policies/README.md").split(['|', ' ']).filter(is_code).collect();
+    assert_eq!(used, explained);
 }
 
 fn shipped(dir: &str) -> PathBuf {

@@ -66,6 +66,9 @@ const SYNONYMS: [(&str, &str); 16] = [
     ("one_fs", "one_file_system"),
 ];
 
+/// Longer text is no slip of the finger, and the distance takes time by its length.
+const TYPED_BYTES_MAX: usize = 64;
+
 pub(super) fn is_public_key(word: &str) -> bool {
     PUBLIC_KEYS.contains(&word)
 }
@@ -78,6 +81,9 @@ pub(super) fn nearest_key(typed: &str, known: &[&'static str]) -> Option<&'stati
 
 /// The candidate that a slip of the finger or two could have turned into `typed`.
 pub(super) fn nearest<'c>(typed: &str, candidates: impl IntoIterator<Item = &'c str>) -> Option<&'c str> {
+    if typed.len() > TYPED_BYTES_MAX {
+        return None;
+    }
     let allowed = (typed.chars().count() / 3).clamp(1, 3);
     let distances = candidates.into_iter().map(|word| (strsim::damerau_levenshtein(typed, word), word));
     distances.min().filter(|(distance, _)| *distance <= allowed).map(|(_, word)| word)

@@ -11,9 +11,6 @@ use jiff::tz::{AmbiguousOffset, Offset, TimeZone};
 use super::Occurrence;
 use super::trigger::{Shape, Trigger};
 
-/// No zone ever skipped more than a day (Samoa, 2011); an hour on top for good measure.
-const GAP_SECONDS_MAX: i64 = 25 * 3600;
-
 /// The occurrences of one trigger, in order of (instant, wall-clock time).
 pub(super) struct Instants<'a> {
     trigger: &'a Trigger,
@@ -88,13 +85,16 @@ impl Iterator for Instants<'_> {
     }
 }
 
-/// How far behind the wall clock of `second` a time may lie whose instant still comes: nothing, unless a gap is near.
+/// How far behind the wall clock of `second` a time may lie whose instant is still to come: as far as the clock jumped, if it
+/// jumped no longer ago than that.
 fn slack(zone: &TimeZone, second: i64) -> i64 {
-    let near = Timestamp::from_second(second + 1).ok().and_then(|next| {
-        let last = zone.preceding(next).next()?;
-        Some(second - last.timestamp().as_second() <= GAP_SECONDS_MAX)
-    });
-    if near == Some(true) { GAP_SECONDS_MAX } else { 0 }
+    let jump = || {
+        let change = zone.preceding(Timestamp::from_second(second + 1).ok()?).next()?.timestamp().as_second();
+        let offset = |at| Timestamp::from_second(at).ok().map(|at| i64::from(zone.to_offset(at).seconds()));
+        let jump = offset(change)? - offset(change - 1)?;
+        Some(jump).filter(|jump| second - change <= *jump)
+    };
+    jump().unwrap_or(0).max(0)
 }
 
 /// The next instant later than `last` at which the zone's wall clock matches. Seconds since 1970 in and out.

@@ -117,6 +117,13 @@ fn samoa_lost_a_day_and_no_backup() {
 }
 
 #[test]
+fn a_time_that_a_gap_moved_is_still_due_after_the_gap() {
+    // Asked at the very change, when Berlin's clock shows 03:00 already: 02:30 is to come, half an hour later.
+    let next = schedule(&["daily 02:30"]).next_after(&zone("Europe/Berlin"), at("2027-03-28T01:00:00Z")).unwrap();
+    assert_eq!((next.at.to_string().as_str(), next.nominal.as_str()), ("2027-03-28T01:30:00Z", "2027-03-28T02:30:00"));
+}
+
+#[test]
 fn every_counts_from_the_epoch_and_its_offset() {
     let zone = zone("Europe/Berlin");
     let next = |line: &str, after: &str| schedule(&[line]).next_after(&zone, at(after)).unwrap().at.to_string();

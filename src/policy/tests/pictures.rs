@@ -732,3 +732,15 @@ error[E118]: "srv" is no repository URL: its path is not absolute
 "#;
     assert_eq!(picture(&files), expected);
 }
+
+#[test]
+fn e100_a_key_that_stands_twice_is_shown_at_its_second_place() {
+    let files = [("lifeboat.toml", "[daemon]\nlisten = \"127.0.0.1:1\"\nlisten = \"127.0.0.1:2\"\n")];
+    let expected = r#"error[E100]: this is not TOML: duplicate key
+ --> lifeboat.toml:3:1
+  |
+3 | listen = "127.0.0.1:2"
+  | ^^^^^^
+"#;
+    assert_eq!(picture(&files), expected);
+}
