@@ -126,7 +126,9 @@ impl Core {
         let dues = Vec::from(dues);
         let (missed, met) = dues.split_at(met_from);
         let fate = match self.jobs.active(&policy.name, KIND) {
-            Active::Running(_) => Fate::Skip(MissReason::Overlap),
+            // It began after all of these, say to repeat an interrupted run, and so answers them.
+            Active::Running { id, since } if since >= until => Fate::Join(id),
+            Active::Running { .. } => Fate::Skip(MissReason::Overlap),
             Active::Waiting(run) => Fate::Join(run),
             Active::Nothing if self.jobs.open() >= OPEN_MAX => Fate::Skip(MissReason::NoSlot),
             Active::Nothing => Fate::Start(self.scheduled(policy)),
