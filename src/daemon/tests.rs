@@ -437,10 +437,13 @@ fn a_stop_ends_every_run_and_closes_every_row() {
     assert!(!bench.core.health().is_ready());
     bench.after(DAY);
     assert_eq!(runs(&bench).len(), 2, "nothing begins after the stop");
+    let late = manual(&bench, "home", RunKind::Drill);
+    assert_eq!(bench.core.jobs().running(), 0);
+    assert!(bench.core.cancel(late).unwrap());
 
     let bench = bench.crash_and_start(60);
     bench.settle();
-    assert_eq!(runs(&bench)[2].retry_of, Some(runs(&bench)[0].id), "the scheduled backup is made good");
+    assert_eq!(runs(&bench)[3].retry_of, Some(runs(&bench)[0].id), "the scheduled backup is made good");
 }
 
 #[test]
