@@ -115,12 +115,13 @@ impl Catalog {
     }
 
     /// Marks a queued run as running. False if it is not queued any more: then it must not run.
-    pub fn begin(&self, id: RunId, at: Timestamp) -> Result<bool> {
+    /// `scope` tells what the run saves and where to: under another scope, its snapshot counts for nothing.
+    pub fn begin(&self, id: RunId, scope: &str, at: Timestamp) -> Result<bool> {
         self.lock()
             .connection
             .execute(
-                "UPDATE run SET state = 'running', started_ms = ?2 WHERE id = ?1 AND state = 'queued'",
-                params![id, millis(at)],
+                "UPDATE run SET state = 'running', started_ms = ?2, scope = ?3 WHERE id = ?1 AND state = 'queued'",
+                params![id, millis(at), scope],
             )
             .map(|changed| changed == 1)
             .map_err(self.failed("begin a run"))
@@ -247,8 +248,8 @@ impl Catalog {
         .map_err(self.failed("list runs"))
     }
 
-    /// What a policy's state depends on.
-    pub fn memory(&self, policy: &PolicyName) -> Result<PolicyMemory> {
+    /// What a policy's state depends on, of runs that had the same scope. One that never began had none, and counts.
+    pub fn memory(&self, policy: &PolicyName, scope: &str) -> Result<PolicyMemory> {
         const ENDED: &str = "state NOT IN ('queued', 'running')";
         let inner = self.lock();
         let policy = policy.as_str();
@@ -256,9 +257,10 @@ impl Catalog {
             inner
                 .connection
                 .prepare_cached(&format!(
-                    "{SELECT} WHERE policy = ?1 AND kind = ?2 AND {condition} ORDER BY id DESC LIMIT 1"
+                    "{SELECT} WHERE policy = ?1 AND kind = ?2 AND (scope = ?3 OR scope IS NULL) AND {condition} \
+                     ORDER BY id DESC LIMIT 1"
                 ))?
-                .query_row([&policy as &dyn ToSql, &kind], run_of)
+                .query_row([&policy as &dyn ToSql, &kind, &scope], run_of)
                 .optional()
         };
         (|| {
@@ -267,8 +269,8 @@ impl Catalog {
                 last_point: newest("recovery_point = 1", RunKind::Backup)?,
                 points: inner
                     .connection
-                    .prepare_cached("SELECT count(*) FROM run WHERE policy = ?1 AND recovery_point = 1")?
-                    .query_row([policy], |row| row.get::<_, i64>(0))?
+                    .prepare_cached("SELECT count(*) FROM run WHERE policy = ?1 AND recovery_point = 1 AND (scope = ?2 OR scope IS NULL)")?
+                    .query_row([policy, scope], |row| row.get::<_, i64>(0))?
                     .unsigned_abs(),
                 last_drill: newest("state IN ('succeeded', 'partial', 'failed', 'timed_out')", RunKind::Drill)?,
                 last_passed_drill: newest(
@@ -365,7 +367,7 @@ pub(super) mod tests {
         let run = recorded(&catalog, &new_run(RunKind::Backup, 0));
         assert_eq!((run.state, run.started, run.process.clone()), (RunState::Queued, None, process()));
         assert_eq!(catalog.open_runs().unwrap(), vec![run.clone()]);
-        assert!(catalog.begin(run.id, at(1)).unwrap());
+        assert!(catalog.begin(run.id, "s", at(1)).unwrap());
         assert!(catalog.finish(run.id, &good(9)).unwrap());
         let run = catalog.run(run.id).unwrap().unwrap();
         assert_eq!((run.started, run.ended), (Some(at(1)), Some(at(9))));
@@ -380,7 +382,7 @@ pub(super) mod tests {
         let failed = Ending::without_result(RunState::Failed, Some("no".into()), at(2));
         assert!(catalog.finish(run.id, &failed).unwrap());
         assert!(!catalog.finish(run.id, &good(3)).unwrap());
-        assert!(!catalog.begin(run.id, at(3)).unwrap());
+        assert!(!catalog.begin(run.id, "s", at(3)).unwrap());
         assert!(!catalog.ask_cancel(run.id).unwrap());
         for sql in [
             "UPDATE run SET state = 'succeeded'",
@@ -397,10 +399,10 @@ pub(super) mod tests {
     fn what_a_dead_daemon_left_open_is_interrupted_and_nothing_else() {
         let (_dir, catalog) = catalog();
         let done = recorded(&catalog, &new_run(RunKind::Backup, 0));
-        catalog.begin(done.id, at(0)).unwrap();
+        catalog.begin(done.id, "s", at(0)).unwrap();
         catalog.finish(done.id, &good(1)).unwrap();
         let running = recorded(&catalog, &new_run(RunKind::Backup, 2));
-        catalog.begin(running.id, at(3)).unwrap();
+        catalog.begin(running.id, "s", at(3)).unwrap();
         let queued = recorded(&catalog, &new_run(RunKind::Drill, 4));
 
         let interrupted = catalog.interrupt_open(at(100)).unwrap();
@@ -468,7 +470,7 @@ pub(super) mod tests {
         let ending = Ending { drill: Some(findings), ..Ending::without_result(RunState::Succeeded, None, at(5)) };
         catalog.finish(drill.id, &ending).unwrap();
 
-        let memory = catalog.memory(&policy).unwrap();
+        let memory = catalog.memory(&policy, "s").unwrap();
         assert_eq!(memory.last_backup.unwrap().id, failed.id);
         assert_eq!((memory.last_point.unwrap().id, memory.points), (point.id, 1));
         assert_eq!(memory.last_drill.as_ref().map(|run| run.drill), Some(Some(findings)));

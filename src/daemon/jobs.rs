@@ -184,10 +184,10 @@ impl Core {
 
     fn perform_and_judge(&self, run: &Waiting, context: &RunContext) -> (Option<Ending>, &'static str) {
         let failed = |sentence: String| Ending::without_result(RunState::Failed, Some(sentence), self.now());
-        let Some(task) = self.task(&run.policy) else {
+        let Some((task, scope)) = self.task(&run.policy) else {
             return (Some(failed(format!("the policy {} is not configured any more", run.policy))), "");
         };
-        match self.catalog.begin(run.id, self.now()) {
+        match self.catalog.begin(run.id, &scope, self.now()) {
             Ok(true) => {}
             Ok(false) => return (None, "its row is no longer queued"),
             Err(cause) => {

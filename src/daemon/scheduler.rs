@@ -34,8 +34,11 @@ impl Core {
             warn!(event = "run.interrupted", run_id = %run.id, policy = run.policy, kind = %run.kind,
                 pid = run.process.pid, "run was interrupted by the daemon's end");
         }
-        for policy in self.config().policies.values() {
-            let Some(last) = self.catalog.memory(&policy.name)?.last_backup else { continue };
+        let config = self.config();
+        for policy in config.policies.values() {
+            let Some(last) = self.catalog.memory(&policy.name, &Self::scope(&config, policy))?.last_backup else {
+                continue;
+            };
             let repeat =
                 last.state == RunState::Interrupted && last.trigger == Trigger::Schedule && last.retry_of.is_none();
             if !repeat {

@@ -145,7 +145,7 @@ impl Core {
         let open = self.catalog.open_runs()?;
         let mut policies = Vec::with_capacity(loaded.config.policies.len());
         for policy in loaded.config.policies.values() {
-            let memory = self.catalog.memory(&policy.name)?;
+            let memory = self.catalog.memory(&policy.name, &Self::scope(&loaded.config, policy))?;
             let open = open.iter().filter(|run| run.policy == policy.name.as_str()).cloned().collect();
             policies.push(judge(policy, memory, open, now));
         }
@@ -196,7 +196,7 @@ fn verdict(policy: &Policy, memory: &PolicyMemory, open: &[Run], now: Timestamp)
             None if open.iter().any(|run| run.kind == RunKind::Backup) => {
                 (Standing::Waiting, "the first backup is under way".to_owned())
             }
-            None => (Standing::Waiting, "no backup has run yet".to_owned()),
+            None => (Standing::Waiting, "no backup of these sources into this repository has run yet".to_owned()),
         };
     };
     let mut found = Vec::new();

@@ -412,6 +412,25 @@ fn green_needs_a_fresh_point_a_good_run_and_a_passed_drill() {
 }
 
 #[test]
+fn a_point_of_other_sources_or_in_another_repository_counts_for_nothing() {
+    let edits = [HOME.replace("/srv/home", "/srv/other"), HOME.replace("\"main\"", "\"/srv/else\"\nkey = \"file:/k\"")];
+    for edited in edits {
+        let bench = Bench::new(HOME);
+        bench.after(0);
+        manual(&bench, "home", RunKind::Backup);
+        manual(&bench, "home", RunKind::Drill);
+        bench.settle();
+        assert_eq!(standing(&bench), Standing::Ok);
+        bench.write(&edited);
+        bench.core.reload().unwrap();
+        assert_eq!(standing(&bench), Standing::Waiting, "{edited}");
+        bench.write(&HOME.replace("7d", "8d"));
+        bench.core.reload().unwrap();
+        assert_eq!(standing(&bench), Standing::Ok);
+    }
+}
+
+#[test]
 fn a_daemon_that_was_down_shows_as_overdue_and_not_as_green() {
     let bench = Bench::new(HOME);
     bench.after(0);
