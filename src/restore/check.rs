@@ -65,14 +65,14 @@ pub(super) fn check(
     })
 }
 
-struct Checker<'a> {
-    stored: &'a Stored<'a>,
+struct Checker<'a, 's> {
+    stored: &'a Stored<'s>,
     target: &'a Target,
     notes: &'a Notes,
     control: &'a Control,
 }
 
-impl Checker<'_> {
+impl Checker<'_, '_> {
     fn work(&self, entries: &Receiver<Entry>) -> Result<()> {
         let mut buffer = Vec::new();
         for entry in entries {

@@ -56,9 +56,9 @@ struct Stretch {
 }
 
 /// All that workers share.
-struct Work<'a> {
-    fetcher: &'a Fetcher<'a>,
-    window: &'a Window,
+struct Work<'w, 'a, 's> {
+    fetcher: &'w Fetcher<'a, 's>,
+    window: &'w Window,
     /// Positions of uses, those of one chunk together.
     order: Vec<u32>,
     wanted: Vec<Wanted>,
@@ -76,8 +76,8 @@ struct Work<'a> {
     failed: Mutex<Vec<u32>>,
 }
 
-pub(super) struct Fetcher<'a> {
-    pub stored: &'a Stored<'a>,
+pub(super) struct Fetcher<'a, 's> {
+    pub stored: &'a Stored<'s>,
     pub target: &'a Target,
     pub notes: &'a Notes,
     pub control: &'a Control,
@@ -89,9 +89,9 @@ fn range(pair: (u32, u32)) -> std::ops::Range<usize> {
     pair.0 as usize..pair.1 as usize
 }
 
-impl<'a> Fetcher<'a> {
+impl<'a, 's> Fetcher<'a, 's> {
     pub fn new(
-        stored: &'a Stored<'a>,
+        stored: &'a Stored<'s>,
         target: &'a Target,
         notes: &'a Notes,
         control: &'a Control,
@@ -119,7 +119,7 @@ impl<'a> Fetcher<'a> {
         self.rescue(window, failed)
     }
 
-    fn prepare<'w>(&'w self, window: &'w Window) -> Result<Work<'w>> {
+    fn prepare<'w>(&'w self, window: &'w Window) -> Result<Work<'w, 'a, 's>> {
         let uses = &window.uses;
         let mut waits = vec![false; window.files.len()];
         uses.iter().for_each(|one| waits[one.file as usize] = true);
@@ -309,7 +309,7 @@ struct Bench {
     whole: Vec<(u32, u32, u32, bool)>,
 }
 
-impl Work<'_> {
+impl Work<'_, '_, '_> {
     /// One worker's day.
     fn work(&self) {
         let mut bench = Bench::default();

@@ -130,15 +130,15 @@ fn note(warnings: &mut Vec<String>, sentence: String) {
 }
 
 /// Adds up what a selection asks of the target.
-struct Sums<'a> {
-    stored: &'a Stored<'a>,
+struct Sums<'a, 's> {
+    stored: &'a Stored<'s>,
     /// A target that holds something: what stands there need not be made.
     target: Option<&'a Target>,
     /// Read long lists of extents to know their holes.
     exact: bool,
 }
 
-impl Sums<'_> {
+impl Sums<'_, '_> {
     fn add_up(
         &self,
         selection: &Selection,

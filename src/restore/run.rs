@@ -39,13 +39,13 @@ struct Folder {
     lost: bool,
 }
 
-struct Run<'a> {
+struct Run<'a, 's> {
     plan: &'a Plan,
     control: &'a Control,
-    stored: &'a Stored<'a>,
+    stored: &'a Stored<'s>,
     target: &'a Target,
     notes: &'a Notes,
-    fetcher: Fetcher<'a>,
+    fetcher: Fetcher<'a, 's>,
     existing: Existing,
     /// Names may stand here that an interrupted run made.
     continued: bool,
@@ -104,7 +104,7 @@ pub fn run(repository: &Repository, plan: &Plan, control: &Control) -> Result<Re
     Ok(notes.into_report(began.elapsed().as_secs_f64()))
 }
 
-impl Run<'_> {
+impl Run<'_, '_> {
     fn go(&mut self) -> Result<()> {
         self.target.make_directory(&TreePath::root(), self.existing)?;
         self.stack.push(Folder::new(TreePath::root(), None));
