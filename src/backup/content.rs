@@ -356,7 +356,7 @@ impl<'w, 'a> Worker<'w, 'a> {
         let frame = if large { &mut self.large } else { &mut self.small };
         if !frame.chunks.is_empty() {
             let FrameBuffer { plain, chunks } = frame;
-            self.shared.packer.store_frame(Class::Data, *level, plain, chunks, &mut self.codec, &mut self.scratch)?;
+            self.shared.packer.store_frame(Class::Data, LEVEL, plain, chunks, &mut self.codec, &mut self.scratch)?;
             plain.clear();
             chunks.clear();
         }
