@@ -130,25 +130,28 @@ impl<'w, 'a> Worker<'w, 'a> {
         Ok(())
     }
 
-    /// Opens and reads a file, again if it changed meanwhile.
+    /// Opens and reads a file, again if it changed meanwhile or another took its name.
     fn read_file(&mut self, found: &Found) -> std::result::Result<(Entry, Option<Problem>), Failure> {
+        let mut found = found.clone();
         let mut attempt = 0;
         loop {
-            let file = match open::open(found) {
-                // Another file took the name: the walk's view of it is of no use, its own is.
-                Err(problem) => return Err(problem.into()),
-                Ok(file) => file,
-            };
-            let (entry, whole) = self.read_open(found, &file)?;
-            let mut problem = entry.1;
-            if whole && file.unchanged_since(file.stat()) {
-                return Ok((entry.0, problem));
-            }
-            if attempt == RETRIES {
-                problem = Some(file.problem(ProblemKind::Changed));
-                return Ok((entry.0, problem));
-            }
+            let last = attempt == RETRIES;
             attempt += 1;
+            let file = match open::open(&found) {
+                Ok(file) => file,
+                Err(problem) if problem.kind == ProblemKind::Changed && !last => {
+                    found = found.again()?;
+                    continue;
+                }
+                Err(problem) => return Err(problem.into()),
+            };
+            let ((entry, loss), whole) = self.read_open(&found, &file)?;
+            if whole && file.unchanged_since(file.stat()) {
+                return Ok((entry, loss));
+            }
+            if last {
+                return Ok((entry, Some(file.problem(ProblemKind::Changed))));
+            }
         }
     }
 
