@@ -6,6 +6,7 @@
 mod auth;
 mod body;
 mod guard;
+mod markup;
 mod metrics;
 mod page;
 mod policies;

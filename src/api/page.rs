@@ -3,7 +3,7 @@
 //! Owns its HTML. Refuses scripts, outside assets and unescaped text: everything from a policy, a file or the engine goes
 //! through `esc`. State is told by word, shape and colour together.
 
-use std::fmt::{self, Display, Write};
+use std::fmt::{self, Write};
 use std::sync::Arc;
 
 use axum::extract::State;
@@ -11,13 +11,13 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use jiff::{SignedDuration, Timestamp};
 
+use super::markup::{ago, badge, esc, grouped, points, shape, size, span, time};
 use super::problem::Problem;
 use super::runs::blocking;
 use crate::catalog::{Filter, Run, RunKind, RunState};
 use crate::daemon::engine::Progress;
 use crate::daemon::{Core, PolicyStatus, Standing, Status};
 use crate::names::hex;
-use crate::units::ByteCount;
 
 const CSS: &str = include_str!("page.css");
 const RUNS_SHOWN: usize = 10;
@@ -50,33 +50,6 @@ pub async fn show(State(core): State<Arc<Core>>) -> Result<Response, Problem> {
     Ok((headers, html).into_response())
 }
 
-/// Text as HTML shows it, in an element or a quoted attribute.
-struct Esc<'a>(&'a str);
-
-impl Display for Esc<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for c in self.0.chars() {
-            match c {
-                '&' => f.write_str("&amp;")?,
-                '<' => f.write_str("&lt;")?,
-                '>' => f.write_str("&gt;")?,
-                '"' => f.write_str("&quot;")?,
-                '\'' => f.write_str("&#39;")?,
-                // Control characters and marks that turn text around have no business on a status page.
-                c if c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') => {
-                    f.write_char('\u{fffd}')?;
-                }
-                c => f.write_char(c)?,
-            }
-        }
-        Ok(())
-    }
-}
-
-fn esc(text: &str) -> Esc<'_> {
-    Esc(text)
-}
-
 fn level_of(state: RunState) -> &'static str {
     match state {
         RunState::Succeeded => "good",
@@ -84,57 +57,6 @@ fn level_of(state: RunState) -> &'static str {
         RunState::Partial | RunState::Cancelled | RunState::Interrupted => "attention",
         RunState::Queued | RunState::Running => "busy",
     }
-}
-
-/// The shape that stands beside each word: a disc with a tick, a triangle, a square with a cross, a ring.
-fn shape(level: &str) -> &'static str {
-    match level {
-        "good" => {
-            "<svg class=\"shape\" viewBox=\"0 0 16 16\" aria-hidden=\"true\"><circle cx=\"8\" cy=\"8\" r=\"8\"/>\
-             <path d=\"M4.3 8.3l2.5 2.6 5-5.4\"/></svg>"
-        }
-        "attention" => {
-            "<svg class=\"shape\" viewBox=\"0 0 16 16\" aria-hidden=\"true\"><polygon points=\"8,0.6 15.8,15 0.2,15\"/>\
-             <path d=\"M8 5.6v4.6M8 12.2v.6\"/></svg>"
-        }
-        "bad" => {
-            "<svg class=\"shape\" viewBox=\"0 0 16 16\" aria-hidden=\"true\"><rect x=\"0.5\" y=\"0.5\" width=\"15\" \
-             height=\"15\" rx=\"2\"/><path d=\"M5 5l6 6M11 5l-6 6\"/></svg>"
-        }
-        _ => {
-            "<svg class=\"shape ring\" viewBox=\"0 0 16 16\" aria-hidden=\"true\"><circle cx=\"8\" cy=\"8\" r=\"6.6\"/>\
-             <path d=\"M8 4.5V8l2.4 1.6\"/></svg>"
-        }
-    }
-}
-
-fn badge(level: &str, word: &str) -> String {
-    format!("<span class=\"badge {level}\">{}{}</span>", shape(level), esc(word))
-}
-
-/// `4 m`, `3 h 12 m`, `12 d`: two units at most, and the second only where it says something.
-fn span(duration: SignedDuration) -> String {
-    let seconds = duration.as_secs().max(0);
-    let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
-    match (days, hours, minutes) {
-        (0, 0, 0) => format!("{seconds} s"),
-        (0, 0, minutes) => format!("{minutes} min"),
-        (0, hours, 0) => format!("{hours} h"),
-        (0, hours, minutes) => format!("{hours} h {minutes} min"),
-        (1 | 2, hours, _) if hours > 0 => format!("{days} d {hours} h"),
-        (days, _, _) => format!("{days} d"),
-    }
-}
-
-fn ago(at: Timestamp, now: Timestamp) -> String {
-    let past = now.duration_since(at);
-    let text = if past.is_negative() { format!("in {}", span(-past)) } else { format!("{} ago", span(past)) };
-    time(at, &text)
-}
-
-fn time(at: Timestamp, text: &str) -> String {
-    let exact = at.strftime("%Y-%m-%d %H:%M:%S UTC");
-    format!("<time datetime=\"{at}\" title=\"{exact}\">{}</time>", esc(text))
 }
 
 fn percent(progress: &Progress) -> Option<u64> {
@@ -159,14 +81,14 @@ fn compose(html: &mut String, status: &Status, runs: &[Run], drills: &[Run], non
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
          <meta name=\"color-scheme\" content=\"light dark\"><meta http-equiv=\"refresh\" content=\"30\">\
-         <title>{} · Lifeboat on {}</title><style nonce=\"{nonce}\">{CSS}</style></head><body>\n",
+         <title>{} · Lifeboat on {}</title><style nonce=\"{nonce}\">{CSS}</style></head><body>",
         esc(&status.sentence),
         esc(&status.host),
     )?;
     write!(
         html,
         "<header><div class=\"brand\">{LOGO}<b>Lifeboat</b></div><ul class=\"facts\"><li>{}</li><li>{}</li>\
-         <li>up {}</li><li>version {}</li></ul></header>\n<main>\n",
+         <li>up {}</li><li>version {}</li></ul></header>\n<main>",
         esc(&status.host),
         now.strftime("%Y-%m-%d %H:%M UTC"),
         span(now.duration_since(status.started)),
@@ -239,7 +161,7 @@ fn troubles(html: &mut String, status: &Status) -> fmt::Result {
         (health.stopping, "The daemon is stopping."),
     ] {
         if wrong {
-            write!(html, "<section class=\"trouble\">{}<div><b>{sentence}</b></div></section>\n", shape("bad"))?;
+            write!(html, "<section class=\"trouble\">{}<div><b>{sentence}</b></div></section>", shape("bad"))?;
         }
     }
     Ok(())
@@ -318,9 +240,9 @@ fn running(html: &mut String, run: &Run, progress: Option<&Progress>, now: Times
         html,
         "<p class=\"quiet\">{} · {} files · {}{}</p>",
         esc(progress.phase),
-        progress.files,
-        ByteCount(progress.bytes),
-        progress.bytes_total.map(|total| format!(" of {}", ByteCount(total))).unwrap_or_default(),
+        grouped(progress.files),
+        size(progress.bytes),
+        progress.bytes_total.map(|total| format!(" of {}", size(total))).unwrap_or_default(),
     )
 }
 
@@ -359,11 +281,11 @@ fn policies(html: &mut String, status: &Status) -> fmt::Result {
         match &entry.memory.last_point {
             Some(point) => write!(
                 html,
-                "{}<small>{} files · {} · {} kept</small>",
+                "{}<small>{}\u{a0}files</small><small>{} · {}</small>",
                 ago(point.frozen(), now),
-                point.counts.files,
-                ByteCount(point.counts.bytes),
-                entry.memory.points,
+                grouped(point.counts.files),
+                size(point.counts.bytes),
+                points(entry.memory.points),
             )?,
             None => html.push_str("<span class=\"quiet\">none</span>"),
         }
@@ -407,7 +329,7 @@ fn policies(html: &mut String, status: &Status) -> fmt::Result {
         }
         write!(
             html,
-            "</td><td data-label=\"Keep\">{}<small>not active yet</small></td></tr>\n",
+            "</td><td class=\"keep\" data-label=\"Keep\">{}<small>not active yet</small></td></tr>",
             esc(&policy.keep.to_string())
         )?;
     }
@@ -426,7 +348,14 @@ fn drill_verdict(drill: &Run) -> (&'static str, &'static str) {
 }
 
 fn took(run: &Run) -> Option<String> {
-    Some(span(run.ended?.duration_since(run.started?)))
+    let took = run.ended?.duration_since(run.started?);
+    let short = took < SignedDuration::from_secs(10) && !took.is_negative();
+    Some(if short { format!("{:.1}\u{a0}s", took.as_secs_f64()) } else { span(took) })
+}
+
+/// A number, or a dash where a run never got as far as having one.
+fn or_dash(known: bool, text: String) -> String {
+    if known { text } else { "–".to_owned() }
 }
 
 /// Why a run ended as it did, and what it came upon.
@@ -449,7 +378,7 @@ fn remark(run: &Run) -> String {
 fn run_table(html: &mut String, title: &str, none: &str, runs: &[Run], now: Timestamp) -> fmt::Result {
     write!(html, "<section><h2>{title}</h2>")?;
     if runs.is_empty() {
-        return write!(html, "<p class=\"empty\">{none}</p></section>\n");
+        return write!(html, "<p class=\"empty\">{none}</p></section>");
     }
     html.push_str(
         "<table><thead><tr><th>State</th><th>Policy</th><th>Began</th><th>Took</th><th class=\"n\">Files</th>\
@@ -457,20 +386,21 @@ fn run_table(html: &mut String, title: &str, none: &str, runs: &[Run], now: Time
     );
     for run in runs {
         let counts = run.counts;
+        let known = run.snapshot.is_some() || counts.files > 0;
         write!(
             html,
             "<tr><td data-label=\"State\">{}</td><td data-label=\"Policy\"><b>{}</b></td><td data-label=\"Began\">{}</td>\
              <td data-label=\"Took\">{}</td><td class=\"n\" data-label=\"Files\">{}</td>\
              <td class=\"n\" data-label=\"Size\">{}</td><td class=\"n\" data-label=\"New\">{}</td>\
-             <td class=\"n\" data-label=\"Stored\">{}</td><td data-label=\"Remark\">{}</td></tr>\n",
+             <td class=\"n\" data-label=\"Stored\">{}</td><td data-label=\"Remark\">{}</td></tr>",
             badge(level_of(run.state), &run.state.as_str().replace('_', " ")),
             esc(&run.policy),
             ago(run.frozen(), now),
             took(run).unwrap_or_else(|| "–".to_owned()),
-            counts.files,
-            ByteCount(counts.bytes),
-            ByteCount(counts.new_bytes),
-            ByteCount(counts.stored_bytes),
+            or_dash(known, grouped(counts.files)),
+            or_dash(known, size(counts.bytes)),
+            or_dash(known, size(counts.new_bytes)),
+            or_dash(known, size(counts.stored_bytes)),
             remark(run),
         )?;
     }
@@ -500,36 +430,18 @@ fn drill_table(html: &mut String, drills: &[Run], now: Timestamp) -> fmt::Result
             "<tr><td data-label=\"Result\">{}</td><td data-label=\"Policy\"><b>{}</b></td><td data-label=\"Began\">{}</td>\
              <td data-label=\"Took\">{}</td><td class=\"n\" data-label=\"Compared\">{}</td>\
              <td class=\"n\" data-label=\"Size\">{}</td><td class=\"n\" data-label=\"Different\">{}</td>\
-             <td class=\"n\" data-label=\"Not checked\">{}</td><td data-label=\"Remark\">{}</td></tr>\n",
+             <td class=\"n\" data-label=\"Not checked\">{}</td><td data-label=\"Remark\">{}</td></tr>",
             badge(level, word),
             esc(&run.policy),
             ago(run.frozen(), now),
             took(run).unwrap_or_else(|| "–".to_owned()),
-            found.checked_files,
-            ByteCount(found.checked_bytes),
-            found.mismatches,
-            found.not_run,
+            or_dash(run.drill.is_some(), grouped(found.checked_files)),
+            or_dash(run.drill.is_some(), size(found.checked_bytes)),
+            or_dash(run.drill.is_some(), grouped(found.mismatches)),
+            or_dash(run.drill.is_some(), grouped(found.not_run)),
             remark(run),
         )?;
     }
     html.push_str("</tbody></table></section>\n");
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn markup_in_a_name_stays_text() {
-        let shown = esc("<script>alert('1')</script> & \"x\"\u{202e}\u{7}").to_string();
-        assert_eq!(shown, "&lt;script&gt;alert(&#39;1&#39;)&lt;/script&gt; &amp; &quot;x&quot;\u{fffd}\u{fffd}");
-    }
-
-    #[test]
-    fn spans_are_read_at_a_glance() {
-        let shown =
-            [0, 59, 60, 3600, 3660, 86_400, 90_000, 86_400 * 12 + 5].map(|s| span(SignedDuration::from_secs(s)));
-        assert_eq!(shown, ["0 s", "59 s", "1 min", "1 h", "1 h 1 min", "1 d", "1 d 1 h", "12 d"]);
-    }
 }

@@ -4,7 +4,7 @@
 
 use axum::Json;
 use axum::extract::Request;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
@@ -19,18 +19,18 @@ pub struct Problem {
     /// The end of `urn:lifeboat:problem:…`; stable.
     pub slug: &'static str,
     pub detail: String,
-    pub headers: HeaderMap,
+    pub headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl Problem {
     pub fn new(status: StatusCode, slug: &'static str, detail: impl Into<String>) -> Self {
-        Self { status, slug, detail: detail.into(), headers: HeaderMap::new() }
+        Self { status, slug, detail: detail.into(), headers: Vec::new() }
     }
 
     /// With one more header; a value that cannot stand in one is left out.
     pub fn with(mut self, name: HeaderName, value: &str) -> Self {
         if let Ok(value) = HeaderValue::from_str(value) {
-            self.headers.append(name, value);
+            self.headers.push((name, value));
         }
         self
     }
@@ -82,10 +82,12 @@ pub async fn finish(request: Request, next: Next) -> Response {
             StatusCode::METHOD_NOT_ALLOWED => ("method", "this path does not take this method; see Allow"),
             _ => ("refused", status.canonical_reason().unwrap_or("the request was refused")),
         };
-        let mut headers = std::mem::take(response.headers_mut());
-        headers.remove(header::CONTENT_LENGTH);
-        headers.remove(header::CONTENT_TYPE);
-        response = Problem { headers, ..Problem::new(status, slug, detail) }.into_response();
+        // What was said in headers still holds: Allow above all.
+        let mut said = std::mem::take(response.headers_mut());
+        said.remove(header::CONTENT_LENGTH);
+        said.remove(header::CONTENT_TYPE);
+        response = Problem::new(status, slug, detail).into_response();
+        response.headers_mut().extend(said);
     }
     let headers = response.headers_mut();
     for (name, value) in [

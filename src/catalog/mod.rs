@@ -9,6 +9,7 @@
 
 mod occurrences;
 mod open;
+mod run;
 mod runs;
 mod tokens;
 mod words;
@@ -21,7 +22,7 @@ use rusqlite::Connection;
 
 pub use occurrences::{Due, Fate, Occurrence, Progressed};
 pub use open::{Damage, StateLock};
-pub use runs::{Counts, DrillFindings, Ending, Filter, Idempotency, NewRun, PolicyMemory, Process, Run, Sent, Tallies};
+pub use run::{Counts, DrillFindings, Ending, Filter, Idempotency, NewRun, PolicyMemory, Process, Run, Sent, Tallies};
 pub use tokens::{Token, TokenSecret};
 pub use words::{MissReason, Role, RunId, RunKind, RunState, Trigger};
 

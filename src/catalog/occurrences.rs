@@ -155,7 +155,7 @@ impl Catalog {
                 params![policy, batch.kind, millis(batch.until)],
             )?;
             let recorded = match (&batch.fate, run) {
-                (Fate::Start(_), Some(id)) => super::runs::find(&transaction, id)?,
+                (Fate::Start(_), Some(id)) => super::run::find(&transaction, id)?,
                 _ => None,
             };
             transaction.commit()?;

@@ -104,6 +104,8 @@ impl Catalog {
 fn prepare(connection: &mut Connection, path: &Path, check: bool) -> Result<()> {
     let refused = |cause| sort(path, "open", cause);
     connection.busy_timeout(BUSY_WAIT).map_err(refused)?;
+    // A transaction that reads first and then finds another writer before it does not wait, it fails: take the turn at once.
+    connection.set_transaction_behavior(TransactionBehavior::Immediate);
     let version = |connection: &Connection| connection.query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0));
     let found = version(connection).map_err(refused)?;
     let known = MIGRATIONS.len() as i64;
@@ -119,8 +121,8 @@ fn prepare(connection: &mut Connection, path: &Path, check: bool) -> Result<()> 
             return Err(CatalogError::Damaged { path: path.to_owned(), cause: answer.into() });
         }
     }
-    // Immediate, and the version read again inside: two processes may open a new catalog at once.
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(refused)?;
+    // The version is read again inside: two processes may open a new catalog at once.
+    let transaction = connection.transaction().map_err(refused)?;
     let found = version(&transaction).map_err(refused)?;
     for (at, sql) in MIGRATIONS.iter().enumerate().skip(found.max(0).unsigned_abs() as usize) {
         transaction.execute_batch(sql).map_err(refused)?;

@@ -5,259 +5,16 @@
 use jiff::{SignedDuration, Timestamp};
 use rusqlite::{Connection, OptionalExtension, Row, ToSql, params};
 
-use super::{Catalog, Result, RunId, RunKind, RunState, Trigger, millis, optional_time, time};
+use super::run::{
+    Ending, Filter, NewRun, PolicyMemory, Process, Run, SELECT, Sent, Tallies, find, open_run, run_of, signed,
+};
+use super::{Catalog, Result, RunId, RunKind, millis};
 use crate::names::PolicyName;
 
 /// Rows of one listing.
 pub const LIST_MAX: usize = 500;
 /// How long a key of a request is remembered.
 const KEY_LIFE: SignedDuration = SignedDuration::from_hours(24);
-
-/// The process that records: whoever reads the row later can tell whether it still lives.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Process {
-    pub boot_id: String,
-    pub pid: u32,
-    /// In clock ticks since boot, as the kernel counts: tells two processes of one pid apart.
-    pub start: u64,
-}
-
-/// A run as it is recorded before it begins.
-#[derive(Clone, Debug)]
-pub struct NewRun {
-    pub kind: RunKind,
-    pub policy: PolicyName,
-    pub trigger: Trigger,
-    pub actor: String,
-    /// The newest occurrence that it answers.
-    pub nominal: Option<Timestamp>,
-    /// How many missed occurrences it makes up for.
-    pub missed: u32,
-    pub retry_of: Option<RunId>,
-    /// How many files a drill restores.
-    pub drill_files: Option<u32>,
-    pub idempotency: Option<Idempotency>,
-    pub at: Timestamp,
-}
-
-/// What lets a client send a request twice and mean it once.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Idempotency {
-    pub key: String,
-    pub body_hash: [u8; 32],
-}
-
-/// What became of a request for a run.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Sent {
-    /// It is recorded and queued.
-    Recorded(Run),
-    /// The key has brought this run before.
-    Replayed(Run),
-    /// The key has brought a run before, for another request.
-    KeyReused(RunId),
-    /// A run of the same kind and policy is under way.
-    Busy(RunId),
-    /// So many runs wait that no more are taken.
-    Full,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
-pub struct Counts {
-    pub files: u64,
-    pub bytes: u64,
-    pub new_bytes: u64,
-    pub stored_bytes: u64,
-    pub vanished: u64,
-    pub unreadable: u64,
-}
-
-/// What a drill compared.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
-pub struct DrillFindings {
-    pub checked_files: u64,
-    pub checked_bytes: u64,
-    pub mismatches: u64,
-    /// Checks that should have been made and were not: such a drill never passes.
-    pub not_run: u64,
-    /// What the service's user may not set, and which is no part of the drill.
-    pub outside: u64,
-}
-
-/// How a run ended.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Ending {
-    pub state: RunState,
-    pub snapshot: Option<String>,
-    pub recovery_point: bool,
-    pub counts: Counts,
-    pub drill: Option<DrillFindings>,
-    pub error: Option<String>,
-    pub error_class: Option<String>,
-    pub problems: Vec<String>,
-    pub at: Timestamp,
-}
-
-impl Ending {
-    /// An end with nothing to show for it.
-    pub fn without_result(state: RunState, error: Option<String>, at: Timestamp) -> Self {
-        Self {
-            state,
-            snapshot: None,
-            recovery_point: false,
-            counts: Counts::default(),
-            drill: None,
-            error,
-            error_class: None,
-            problems: Vec::new(),
-            at,
-        }
-    }
-}
-
-/// A run as the catalog knows it.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Run {
-    pub id: RunId,
-    pub kind: RunKind,
-    pub policy: String,
-    pub trigger: Trigger,
-    pub actor: String,
-    pub nominal: Option<Timestamp>,
-    pub missed: u32,
-    pub retry_of: Option<RunId>,
-    pub state: RunState,
-    pub cancel_asked: bool,
-    pub process: Process,
-    pub queued: Timestamp,
-    pub started: Option<Timestamp>,
-    pub ended: Option<Timestamp>,
-    pub drill_files: Option<u32>,
-    pub snapshot: Option<String>,
-    pub recovery_point: bool,
-    pub counts: Counts,
-    pub drill: Option<DrillFindings>,
-    pub error: Option<String>,
-    pub error_class: Option<String>,
-    pub problems: Vec<String>,
-    /// JSON, as last recorded.
-    pub progress: Option<String>,
-}
-
-impl Run {
-    /// Whether this drill proves that its policy restores.
-    pub fn is_passed_drill(&self) -> bool {
-        self.kind == RunKind::Drill
-            && self.state == RunState::Succeeded
-            && self.drill.is_some_and(|drill| drill.checked_files > 0 && drill.mismatches == 0 && drill.not_run == 0)
-    }
-
-    /// When its data were frozen, at the earliest: a snapshot is worth no more than its beginning.
-    pub fn frozen(&self) -> Timestamp {
-        self.started.unwrap_or(self.queued)
-    }
-}
-
-/// Which runs to list.
-#[derive(Clone, Debug, Default)]
-pub struct Filter {
-    pub policy: Option<String>,
-    pub kind: Option<RunKind>,
-    pub state: Option<RunState>,
-    /// Only runs that were recorded before this one.
-    pub before: Option<RunId>,
-}
-
-/// The newest of everything that a policy's state depends on.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct PolicyMemory {
-    /// The newest backup that ended.
-    pub last_backup: Option<Run>,
-    /// The newest backup that left a good recovery point.
-    pub last_point: Option<Run>,
-    pub points: u64,
-    /// The newest drill that came to a verdict: one that was cancelled or interrupted says nothing.
-    pub last_drill: Option<Run>,
-    pub last_passed_drill: Option<Run>,
-}
-
-/// Sums since the catalog was begun.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Tallies {
-    /// Policy, kind, result, count.
-    pub runs: Vec<(String, RunKind, RunState, u64)>,
-    /// Policy; bytes read, new, stored.
-    pub bytes: Vec<(String, [u64; 3])>,
-    /// Policy, kind, reason, count.
-    pub missed: Vec<(String, RunKind, String, u64)>,
-}
-
-const SELECT: &str = "SELECT run.*, drill.run IS NOT NULL AS has_drill, checked_files, checked_bytes, mismatches, not_run, \
-                      outside FROM run LEFT JOIN drill ON drill.run = run.id";
-
-fn run_of(row: &Row<'_>) -> rusqlite::Result<Run> {
-    let count = |column: &str| row.get::<_, i64>(column).map(|n| n.max(0).unsigned_abs());
-    let drill = if row.get("has_drill")? {
-        Some(DrillFindings {
-            checked_files: count("checked_files")?,
-            checked_bytes: count("checked_bytes")?,
-            mismatches: count("mismatches")?,
-            not_run: count("not_run")?,
-            outside: count("outside")?,
-        })
-    } else {
-        None
-    };
-    let problems: String = row.get("problems")?;
-    Ok(Run {
-        id: row.get("id")?,
-        kind: row.get("kind")?,
-        policy: row.get("policy")?,
-        trigger: row.get("trigger")?,
-        actor: row.get("actor")?,
-        nominal: optional_time(row, "nominal_ms")?,
-        missed: row.get("missed")?,
-        retry_of: row.get("retry_of")?,
-        state: row.get("state")?,
-        cancel_asked: row.get("cancel_asked")?,
-        process: Process { boot_id: row.get("boot_id")?, pid: row.get("pid")?, start: count("process_start")? },
-        queued: time(row, "queued_ms")?,
-        started: optional_time(row, "started_ms")?,
-        ended: optional_time(row, "ended_ms")?,
-        drill_files: row.get("drill_files")?,
-        snapshot: row.get("snapshot")?,
-        recovery_point: row.get("recovery_point")?,
-        counts: Counts {
-            files: count("files")?,
-            bytes: count("bytes")?,
-            new_bytes: count("new_bytes")?,
-            stored_bytes: count("stored_bytes")?,
-            vanished: count("vanished")?,
-            unreadable: count("unreadable")?,
-        },
-        drill,
-        error: row.get("error")?,
-        error_class: row.get("error_class")?,
-        problems: serde_json::from_str(&problems).unwrap_or_else(|_| vec![problems.clone()]),
-        progress: row.get("progress")?,
-    })
-}
-
-/// SQLite's integers are signed; no count of ours comes near the end of them.
-fn signed(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
-}
-
-pub(super) fn find(connection: &Connection, id: RunId) -> rusqlite::Result<Option<Run>> {
-    connection.prepare_cached(&format!("{SELECT} WHERE id = ?1"))?.query_row([id], run_of).optional()
-}
-
-/// The run of this kind and policy that has not ended, if there is one; the newest, if a key brought several.
-fn open_run(connection: &Connection, policy: &str, kind: RunKind) -> rusqlite::Result<Option<RunId>> {
-    connection
-        .prepare_cached("SELECT max(id) FROM run WHERE policy = ?1 AND kind = ?2 AND state IN ('queued', 'running')")?
-        .query_row(params![policy, kind], |row| row.get(0))
-}
 
 impl super::Inner {
     pub(super) fn insert_run(
@@ -358,12 +115,13 @@ impl Catalog {
     }
 
     /// Marks a queued run as running. False if it is not queued any more: then it must not run.
-    pub fn begin(&self, id: RunId, at: Timestamp) -> Result<bool> {
+    /// `scope` tells what the run saves and where to: under another scope, its snapshot counts for nothing.
+    pub fn begin(&self, id: RunId, scope: &str, at: Timestamp) -> Result<bool> {
         self.lock()
             .connection
             .execute(
-                "UPDATE run SET state = 'running', started_ms = ?2 WHERE id = ?1 AND state = 'queued'",
-                params![id, millis(at)],
+                "UPDATE run SET state = 'running', started_ms = ?2, scope = ?3 WHERE id = ?1 AND state = 'queued'",
+                params![id, millis(at), scope],
             )
             .map(|changed| changed == 1)
             .map_err(self.failed("begin a run"))
@@ -490,8 +248,8 @@ impl Catalog {
         .map_err(self.failed("list runs"))
     }
 
-    /// What a policy's state depends on.
-    pub fn memory(&self, policy: &PolicyName) -> Result<PolicyMemory> {
+    /// What a policy's state depends on, of runs that had the same scope. One that never began had none, and counts.
+    pub fn memory(&self, policy: &PolicyName, scope: &str) -> Result<PolicyMemory> {
         const ENDED: &str = "state NOT IN ('queued', 'running')";
         let inner = self.lock();
         let policy = policy.as_str();
@@ -499,9 +257,10 @@ impl Catalog {
             inner
                 .connection
                 .prepare_cached(&format!(
-                    "{SELECT} WHERE policy = ?1 AND kind = ?2 AND {condition} ORDER BY id DESC LIMIT 1"
+                    "{SELECT} WHERE policy = ?1 AND kind = ?2 AND (scope = ?3 OR scope IS NULL) AND {condition} \
+                     ORDER BY id DESC LIMIT 1"
                 ))?
-                .query_row([&policy as &dyn ToSql, &kind], run_of)
+                .query_row([&policy as &dyn ToSql, &kind, &scope], run_of)
                 .optional()
         };
         (|| {
@@ -510,8 +269,8 @@ impl Catalog {
                 last_point: newest("recovery_point = 1", RunKind::Backup)?,
                 points: inner
                     .connection
-                    .prepare_cached("SELECT count(*) FROM run WHERE policy = ?1 AND recovery_point = 1")?
-                    .query_row([policy], |row| row.get::<_, i64>(0))?
+                    .prepare_cached("SELECT count(*) FROM run WHERE policy = ?1 AND recovery_point = 1 AND (scope = ?2 OR scope IS NULL)")?
+                    .query_row([policy, scope], |row| row.get::<_, i64>(0))?
                     .unsigned_abs(),
                 last_drill: newest("state IN ('succeeded', 'partial', 'failed', 'timed_out')", RunKind::Drill)?,
                 last_passed_drill: newest(
@@ -551,7 +310,7 @@ impl Catalog {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use super::super::StateLock;
+    use super::super::{Counts, DrillFindings, Idempotency, RunState, StateLock, Trigger};
     use super::*;
 
     pub fn at(second: i64) -> Timestamp {
@@ -608,7 +367,7 @@ pub(super) mod tests {
         let run = recorded(&catalog, &new_run(RunKind::Backup, 0));
         assert_eq!((run.state, run.started, run.process.clone()), (RunState::Queued, None, process()));
         assert_eq!(catalog.open_runs().unwrap(), vec![run.clone()]);
-        assert!(catalog.begin(run.id, at(1)).unwrap());
+        assert!(catalog.begin(run.id, "s", at(1)).unwrap());
         assert!(catalog.finish(run.id, &good(9)).unwrap());
         let run = catalog.run(run.id).unwrap().unwrap();
         assert_eq!((run.started, run.ended), (Some(at(1)), Some(at(9))));
@@ -623,7 +382,7 @@ pub(super) mod tests {
         let failed = Ending::without_result(RunState::Failed, Some("no".into()), at(2));
         assert!(catalog.finish(run.id, &failed).unwrap());
         assert!(!catalog.finish(run.id, &good(3)).unwrap());
-        assert!(!catalog.begin(run.id, at(3)).unwrap());
+        assert!(!catalog.begin(run.id, "s", at(3)).unwrap());
         assert!(!catalog.ask_cancel(run.id).unwrap());
         for sql in [
             "UPDATE run SET state = 'succeeded'",
@@ -640,10 +399,10 @@ pub(super) mod tests {
     fn what_a_dead_daemon_left_open_is_interrupted_and_nothing_else() {
         let (_dir, catalog) = catalog();
         let done = recorded(&catalog, &new_run(RunKind::Backup, 0));
-        catalog.begin(done.id, at(0)).unwrap();
+        catalog.begin(done.id, "s", at(0)).unwrap();
         catalog.finish(done.id, &good(1)).unwrap();
         let running = recorded(&catalog, &new_run(RunKind::Backup, 2));
-        catalog.begin(running.id, at(3)).unwrap();
+        catalog.begin(running.id, "s", at(3)).unwrap();
         let queued = recorded(&catalog, &new_run(RunKind::Drill, 4));
 
         let interrupted = catalog.interrupt_open(at(100)).unwrap();
@@ -711,11 +470,28 @@ pub(super) mod tests {
         let ending = Ending { drill: Some(findings), ..Ending::without_result(RunState::Succeeded, None, at(5)) };
         catalog.finish(drill.id, &ending).unwrap();
 
-        let memory = catalog.memory(&policy).unwrap();
+        let memory = catalog.memory(&policy, "s").unwrap();
         assert_eq!(memory.last_backup.unwrap().id, failed.id);
         assert_eq!((memory.last_point.unwrap().id, memory.points), (point.id, 1));
         assert_eq!(memory.last_drill.as_ref().map(|run| run.drill), Some(Some(findings)));
         assert_eq!(memory.last_passed_drill, None, "a check that was not made proves nothing");
+    }
+
+    #[test]
+    fn two_processes_write_without_getting_in_each_others_way() {
+        let (dir, catalog) = catalog();
+        let other = Catalog::open_shared(dir.path()).unwrap();
+        std::thread::scope(|scope| {
+            for catalog in [&catalog, &other] {
+                scope.spawn(move || {
+                    for second in 0..20 {
+                        let run = recorded(catalog, &new_run(RunKind::Backup, second));
+                        assert!(catalog.finish(run.id, &good(second)).unwrap());
+                    }
+                });
+            }
+        });
+        assert_eq!(catalog.runs(&Filter::default(), 100).unwrap().len(), 40);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Owns the configuration in force, the catalog, the clock, and the facts of the daemon's own health. Refuses to decide
 //! anything: `scheduler` decides what runs, `jobs` runs it, `status` judges.
 
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -14,8 +15,8 @@ use super::engine::{Engine, Task};
 use super::jobs::Jobs;
 use crate::catalog::{Catalog, Process};
 use crate::clock::Clock;
-use crate::names::PolicyName;
-use crate::policy::{Config, Problems};
+use crate::names::{PolicyName, hex};
+use crate::policy::{Config, Policy, Problems};
 
 /// A loop that has not come round for so long is not alive: it sleeps 30 s at most.
 pub const TICK_AGE_MAX: Duration = Duration::from_secs(120);
@@ -140,12 +141,28 @@ impl Core {
         }
     }
 
-    /// What a run of this policy works on, as configured now.
-    pub(super) fn task(&self, policy: &PolicyName) -> Option<Task> {
+    /// What a run of this policy works on, as configured now, and its scope.
+    pub(super) fn task(&self, policy: &PolicyName) -> Option<(Task, String)> {
         let config = self.config();
         let policy = config.policies.get(policy)?.clone();
         let repository = config.repositories.get(&policy.repository)?.clone();
-        Some(Task { policy, repository, cache: self.cache.clone() })
+        let scope = Self::scope(&config, &policy);
+        Some((Task { policy, repository, cache: self.cache.clone() }, scope))
+    }
+
+    /// What the policy saves and where to, in short. A snapshot of other sources, or in another repository, proves nothing.
+    pub(super) fn scope(config: &Config, policy: &Policy) -> String {
+        let mut hasher = blake3::Hasher::new();
+        let url = config.repositories.get(&policy.repository).map_or("", |repository| repository.url.as_str());
+        let mut add = |bytes: &[u8]| {
+            hasher.update(&(bytes.len() as u64).to_le_bytes());
+            hasher.update(bytes);
+        };
+        add(url.as_bytes());
+        for path in &policy.source.paths {
+            add(path.as_os_str().as_bytes());
+        }
+        hex(&hasher.finalize().as_bytes()[..16])
     }
 
     pub(super) fn note_tick(&self, at: Timestamp, recorded: bool) {

@@ -12,6 +12,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use tracing::{error, info, warn};
 
 use super::core::Core;
@@ -23,6 +24,8 @@ use crate::names::PolicyName;
 pub const RUNNING_MAX: usize = 2;
 /// Runs that wait or run: a row and some hundred bytes each.
 pub const OPEN_MAX: usize = 256;
+/// Of one error or problem.
+const SENTENCE_CHARS_MAX: usize = 2000;
 
 #[derive(Default)]
 pub struct Jobs {
@@ -48,6 +51,7 @@ struct Waiting {
 struct Running {
     kind: RunKind,
     policy: PolicyName,
+    since: Timestamp,
     context: RunContext,
     /// Whether a person asked, and not the daemon's end.
     cancelled: bool,
@@ -60,7 +64,11 @@ pub enum Active {
     Nothing,
     /// It has not begun, and so will see all that there is when it begins.
     Waiting(RunId),
-    Running(RunId),
+    /// It sees all that there was at `since`.
+    Running {
+        id: RunId,
+        since: Timestamp,
+    },
 }
 
 impl Jobs {
@@ -70,8 +78,8 @@ impl Jobs {
 
     pub fn active(&self, policy: &PolicyName, kind: RunKind) -> Active {
         let inner = self.lock();
-        if let Some((id, _)) = inner.running.iter().find(|(_, run)| run.policy == *policy && run.kind == kind) {
-            return Active::Running(*id);
+        if let Some((id, run)) = inner.running.iter().find(|(_, run)| run.policy == *policy && run.kind == kind) {
+            return Active::Running { id: *id, since: run.since };
         }
         match inner.queue.iter().find(|run| run.policy == *policy && run.kind == kind) {
             Some(run) => Active::Waiting(run.id),
@@ -143,6 +151,7 @@ impl Core {
             let running = Running {
                 kind: next.kind,
                 policy: next.policy.clone(),
+                since: self.now(),
                 context: context.clone(),
                 cancelled: false,
                 last_progress: None,
@@ -175,10 +184,10 @@ impl Core {
 
     fn perform_and_judge(&self, run: &Waiting, context: &RunContext) -> (Option<Ending>, &'static str) {
         let failed = |sentence: String| Ending::without_result(RunState::Failed, Some(sentence), self.now());
-        let Some(task) = self.task(&run.policy) else {
+        let Some((task, scope)) = self.task(&run.policy) else {
             return (Some(failed(format!("the policy {} is not configured any more", run.policy))), "");
         };
-        match self.catalog.begin(run.id, self.now()) {
+        match self.catalog.begin(run.id, &scope, self.now()) {
             Ok(true) => {}
             Ok(false) => return (None, "its row is no longer queued"),
             Err(cause) => {
@@ -243,6 +252,7 @@ impl Core {
             error_class = Some("interrupted".to_owned());
         }
         problems.truncate(PROBLEMS_MAX);
+        problems.iter_mut().chain(&mut error).for_each(clip);
         let recovery_point = run.kind == RunKind::Backup
             && snapshot.is_some()
             && (state == RunState::Succeeded || state == RunState::Partial && task.policy.accept_partial);
@@ -373,6 +383,14 @@ pub fn chain(error: &dyn std::error::Error) -> String {
         next = cause.source();
     }
     text
+}
+
+/// A sentence that a page can show: names of files may be as long as their owner likes.
+fn clip(text: &mut String) {
+    if let Some((at, _)) = text.char_indices().nth(SENTENCE_CHARS_MAX) {
+        text.truncate(at);
+        text.push('…');
+    }
 }
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {

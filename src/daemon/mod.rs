@@ -22,5 +22,5 @@ pub use self::core::{Core, Health, Loaded, Parts, Rejected, instant, this_proces
 pub use jobs::{Active, OPEN_MAX, RUNNING_MAX, chain};
 pub use places::{PlaceError, Places};
 pub use scheduler::SLEEP_MAX;
-pub use service::{Bound, DaemonError, DaemonOptions, run};
+pub use service::{Bound, DaemonError, DaemonOptions, OnReady, run};
 pub use status::{Level, PolicyStatus, Standing, Status};

@@ -34,8 +34,11 @@ impl Core {
             warn!(event = "run.interrupted", run_id = %run.id, policy = run.policy, kind = %run.kind,
                 pid = run.process.pid, "run was interrupted by the daemon's end");
         }
-        for policy in self.config().policies.values() {
-            let Some(last) = self.catalog.memory(&policy.name)?.last_backup else { continue };
+        let config = self.config();
+        for policy in config.policies.values() {
+            let Some(last) = self.catalog.memory(&policy.name, &Self::scope(&config, policy))?.last_backup else {
+                continue;
+            };
             let repeat =
                 last.state == RunState::Interrupted && last.trigger == Trigger::Schedule && last.retry_of.is_none();
             if !repeat {
@@ -126,7 +129,9 @@ impl Core {
         let dues = Vec::from(dues);
         let (missed, met) = dues.split_at(met_from);
         let fate = match self.jobs.active(&policy.name, KIND) {
-            Active::Running(_) => Fate::Skip(MissReason::Overlap),
+            // It began after all of these, say to repeat an interrupted run, and so answers them.
+            Active::Running { id, since } if since >= until => Fate::Join(id),
+            Active::Running { .. } => Fate::Skip(MissReason::Overlap),
             Active::Waiting(run) => Fate::Join(run),
             Active::Nothing if self.jobs.open() >= OPEN_MAX => Fate::Skip(MissReason::NoSlot),
             Active::Nothing => Fate::Start(self.scheduled(policy)),

@@ -30,11 +30,14 @@ use crate::policy::Problems;
 /// How long runs may take to end after they were asked to.
 const DRAIN_MAX: Duration = Duration::from_secs(30);
 
+/// What is done once the daemon is ready.
+pub type OnReady = Box<dyn FnOnce(&Bound) + Send>;
+
 /// With what the daemon is started.
 pub struct DaemonOptions {
     pub config_dir: PathBuf,
     /// Told once, when the sockets listen and the loop runs.
-    pub on_ready: Option<Box<dyn FnOnce(&Bound) + Send>>,
+    pub on_ready: Option<OnReady>,
 }
 
 /// Where the daemon listens.
@@ -135,7 +138,7 @@ async fn live(
     tcp: TcpListener,
     unix: UnixListener,
     bound: &Bound,
-    on_ready: Option<Box<dyn FnOnce(&Bound) + Send>>,
+    on_ready: Option<OnReady>,
 ) -> Result<(), DaemonError> {
     // Before anything runs, so that no signal finds nobody home.
     let mut terminate = signal(SignalKind::terminate()).map_err(DaemonError::Runtime)?;

@@ -145,7 +145,7 @@ impl Core {
         let open = self.catalog.open_runs()?;
         let mut policies = Vec::with_capacity(loaded.config.policies.len());
         for policy in loaded.config.policies.values() {
-            let memory = self.catalog.memory(&policy.name)?;
+            let memory = self.catalog.memory(&policy.name, &Self::scope(&loaded.config, policy))?;
             let open = open.iter().filter(|run| run.policy == policy.name.as_str()).cloned().collect();
             policies.push(judge(policy, memory, open, now));
         }
@@ -196,7 +196,7 @@ fn verdict(policy: &Policy, memory: &PolicyMemory, open: &[Run], now: Timestamp)
             None if open.iter().any(|run| run.kind == RunKind::Backup) => {
                 (Standing::Waiting, "the first backup is under way".to_owned())
             }
-            None => (Standing::Waiting, "no backup has run yet".to_owned()),
+            None => (Standing::Waiting, "no backup of these sources into this repository has run yet".to_owned()),
         };
     };
     let mut found = Vec::new();
@@ -214,7 +214,10 @@ fn verdict(policy: &Policy, memory: &PolicyMemory, open: &[Run], now: Timestamp)
     let since = point.nominal.map_or(point.frozen(), |nominal| nominal.max(point.frozen()));
     let passed = policy.schedule.due(&policy.zone, since, now).take(2).count();
     if passed >= 2 {
-        found.push((Standing::Overdue, "two due times have passed since the newest good recovery point".to_owned()));
+        let newest = memory.last_backup.as_ref().filter(|last| last.id != point.id);
+        let why = newest.map(|last| format!("; the newest backup ended {}{}", last.state, cause(last)));
+        let sentence = "two due times have passed since the newest good recovery point";
+        found.push((Standing::Overdue, format!("{sentence}{}", why.unwrap_or_default())));
     }
     if let Some(last) = &memory.last_backup
         && last.id != point.id
@@ -254,25 +257,29 @@ fn answer(policies: &[PolicyStatus], health: Health, loaded: &Loaded) -> (Level,
     let soft = count(&[Standing::Incomplete, Standing::Inconclusive]);
     let unproven = count(&[Standing::Unproven]);
     let verb = |n: usize| if n == 1 { "has" } else { "have" };
-    let (level, answer, sentence) = if total == 0 {
-        (Level::Attention, "nothing", "No policy is configured, so nothing is protected.".to_owned())
+    // A sentence for the worst that is so, and never a better level than the worst policy has.
+    let no_point = count(&[Standing::NoPoint]);
+    let worst = policies.iter().map(|policy| policy.standing.level()).max().unwrap_or(Level::Attention);
+    let (answer, sentence) = if total == 0 {
+        ("nothing", "No policy is configured, so nothing is protected.".to_owned())
     } else if without == total {
-        let level = if count(&[Standing::NoPoint]) > 0 { Level::Bad } else { Level::Attention };
-        (level, "no", format!("No: {} {} no recovery point yet.", of(without), verb(without)))
-    } else if without > 0 {
-        let level = if count(&[Standing::NoPoint]) > 0 { Level::Bad } else { Level::Attention };
-        (level, "in_doubt", format!("Not everything: {} {} no recovery point.", of(without), verb(without)))
+        ("no", format!("No: {} {} no recovery point yet.", of(without), verb(without)))
+    } else if no_point > 0 {
+        ("in_doubt", format!("Not everything: {} {} no recovery point.", of(no_point), verb(no_point)))
     } else if drills > 0 {
-        (Level::Bad, "in_doubt", format!("In doubt: a drill failed for {}.", of(drills)))
+        ("in_doubt", format!("In doubt: a drill failed for {}.", of(drills)))
     } else if behind > 0 {
-        (Level::Bad, "in_doubt", format!("Only to an older state: {} {} fallen behind.", of(behind), verb(behind)))
+        ("in_doubt", format!("Only to an older state: {} {} fallen behind.", of(behind), verb(behind)))
+    } else if without > 0 {
+        ("in_doubt", format!("Not everything yet: {} {} to run for the first time.", of(without), verb(without)))
     } else if soft > 0 {
-        (Level::Attention, "in_doubt", format!("Most likely: {} ended with something missing.", of(soft)))
+        ("in_doubt", format!("Most likely: the newest run or drill of {} was not whole.", of(soft)))
     } else if unproven > 0 {
-        (Level::Attention, "in_doubt", format!("Most likely: no drill has proved {} yet.", of(unproven)))
+        ("in_doubt", format!("Most likely: no drill has proved {} yet.", of(unproven)))
     } else {
-        (Level::Good, "yes", format!("Yes: a drill has brought back {}.", of(total)))
+        ("yes", format!("Yes: a drill has brought back {}.", of(total)))
     };
+    let level = worst;
     if !health.alive || !health.recording {
         return (Level::Bad, "in_doubt", "In doubt: the daemon cannot record what it does.".to_owned());
     }

@@ -161,6 +161,12 @@ impl Bench {
         write_config(self.directory.path(), "", policies);
     }
 
+    /// Does something to the database behind the daemon's back.
+    pub fn sabotage(&self, sql: &str) {
+        let path = self.directory.path().join("state/lifeboat.db");
+        rusqlite::Connection::open(path).unwrap().execute_batch(sql).unwrap();
+    }
+
     /// Waits for everything that was begun.
     pub fn settle(&self) {
         let patience = Instant::now() + Duration::from_secs(20);

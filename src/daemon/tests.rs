@@ -124,6 +124,84 @@ fn a_run_that_is_interrupted_twice_is_not_begun_a_third_time() {
 }
 
 #[test]
+fn the_repeated_run_makes_up_for_what_was_missed_meanwhile() {
+    let bench = Bench::new(HOME);
+    bench.after(0);
+    bench.engine.shut();
+    bench.after(18 * HOUR);
+    bench.wait_begun(1);
+    let bench = bench.crash(3 * DAY + HOUR);
+    bench.engine.shut();
+    bench.core.recover().unwrap();
+    bench.wait_begun(1);
+    bench.after(0);
+    let all = runs(&bench);
+    assert_eq!((all.len(), all[1].missed), (2, 3));
+    assert!(occurrences(&bench).iter().take(3).all(|row| row.state == "missed" && row.run == Some(all[1].id)));
+    bench.engine.open();
+    bench.settle();
+}
+
+#[test]
+fn an_end_that_cannot_be_recorded_is_recorded_later_and_the_daemon_is_not_ready_until_then() {
+    let bench = Bench::new(HOME);
+    bench.after(0);
+    bench.sabotage(
+        "CREATE TRIGGER full BEFORE UPDATE ON run WHEN NEW.ended_ms IS NOT NULL BEGIN SELECT RAISE(ABORT, 'full'); END",
+    );
+    let id = manual(&bench, "home", RunKind::Backup);
+    bench.settle();
+    bench.after(30);
+    assert_eq!(bench.core.catalog.run(id).unwrap().unwrap().state, RunState::Running);
+    assert!(!bench.core.health().is_ready());
+    assert_ne!(bench.core.status().unwrap().answer, "yes");
+    bench.sabotage("DROP TRIGGER full");
+    bench.after(30);
+    assert_eq!(states(&bench), [RunState::Succeeded]);
+    assert!(bench.core.health().is_ready());
+}
+
+#[test]
+fn a_run_whose_beginning_cannot_be_recorded_does_not_begin() {
+    let bench = Bench::new(HOME);
+    bench.sabotage(
+        "CREATE TRIGGER full BEFORE UPDATE ON run WHEN NEW.state = 'running' BEGIN SELECT RAISE(ABORT, 'full'); END",
+    );
+    manual(&bench, "home", RunKind::Backup);
+    bench.settle();
+    assert_eq!(bench.engine.begun(), Vec::<String>::new());
+    assert_eq!(states(&bench), [RunState::Failed]);
+    assert!(runs(&bench)[0].error.as_deref().unwrap().contains("was not begun"));
+}
+
+#[test]
+fn a_catalog_that_takes_no_writes_makes_the_daemon_unready() {
+    let bench = Bench::new(HOME);
+    bench.after(0);
+    assert!(bench.core.health().is_ready());
+    bench.sabotage("CREATE TRIGGER full BEFORE UPDATE ON pulse BEGIN SELECT RAISE(ABORT, 'full'); END");
+    bench.after(30);
+    assert!(!bench.core.health().is_ready());
+    bench.sabotage("DROP TRIGGER full");
+    bench.after(30);
+    assert!(bench.core.health().is_ready());
+}
+
+#[test]
+fn an_endless_error_is_cut() {
+    let bench = Bench::new(HOME);
+    bench.engine.answers(|_, _, _| RunReport {
+        problems: vec!["é".repeat(9000); 300],
+        ..RunReport::failed("source", "x".repeat(1 << 20))
+    });
+    manual(&bench, "home", RunKind::Backup);
+    bench.settle();
+    let run = &runs(&bench)[0];
+    assert!(run.error.as_ref().unwrap().len() < 3000);
+    assert_eq!((run.problems.len(), run.problems[0].chars().count()), (100, 2001));
+}
+
+#[test]
 fn a_manual_run_is_interrupted_and_not_repeated() {
     let bench = Bench::new(HOME);
     bench.engine.shut();
@@ -334,6 +412,25 @@ fn green_needs_a_fresh_point_a_good_run_and_a_passed_drill() {
 }
 
 #[test]
+fn a_point_of_other_sources_or_in_another_repository_counts_for_nothing() {
+    let edits = [HOME.replace("/srv/home", "/srv/other"), HOME.replace("\"main\"", "\"/srv/else\"\nkey = \"file:/k\"")];
+    for edited in edits {
+        let bench = Bench::new(HOME);
+        bench.after(0);
+        manual(&bench, "home", RunKind::Backup);
+        manual(&bench, "home", RunKind::Drill);
+        bench.settle();
+        assert_eq!(standing(&bench), Standing::Ok);
+        bench.write(&edited);
+        bench.core.reload().unwrap();
+        assert_eq!(standing(&bench), Standing::Waiting, "{edited}");
+        bench.write(&HOME.replace("7d", "8d"));
+        bench.core.reload().unwrap();
+        assert_eq!(standing(&bench), Standing::Ok);
+    }
+}
+
+#[test]
 fn a_daemon_that_was_down_shows_as_overdue_and_not_as_green() {
     let bench = Bench::new(HOME);
     bench.after(0);
@@ -359,10 +456,13 @@ fn a_stop_ends_every_run_and_closes_every_row() {
     assert!(!bench.core.health().is_ready());
     bench.after(DAY);
     assert_eq!(runs(&bench).len(), 2, "nothing begins after the stop");
+    let late = manual(&bench, "home", RunKind::Drill);
+    assert_eq!(bench.core.jobs().running(), 0);
+    assert!(bench.core.cancel(late).unwrap());
 
     let bench = bench.crash_and_start(60);
     bench.settle();
-    assert_eq!(runs(&bench)[2].retry_of, Some(runs(&bench)[0].id), "the scheduled backup is made good");
+    assert_eq!(runs(&bench)[3].retry_of, Some(runs(&bench)[0].id), "the scheduled backup is made good");
 }
 
 #[test]

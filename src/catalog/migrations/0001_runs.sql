@@ -18,6 +18,7 @@ CREATE TABLE run (
     queued_ms       INTEGER NOT NULL,
     started_ms      INTEGER,
     ended_ms        INTEGER,
+    scope           TEXT,                              -- what it saved, and where to; known when it begins
     drill_files     INTEGER,                           -- asked for; none for other kinds
     snapshot        TEXT,
     recovery_point  INTEGER NOT NULL DEFAULT 0,        -- whether the policy counts its snapshot as one
