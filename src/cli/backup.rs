@@ -58,7 +58,9 @@ pub fn run(context: &Context, arguments: Arguments) -> Result<Exit> {
             paths.push(path);
         }
     }
-    if let Some(tag) = arguments.tag.iter().find(|tag| tag.is_empty() || tag.chars().any(|c| c.is_control() || c == ',')) {
+    if let Some(tag) =
+        arguments.tag.iter().find(|tag| tag.is_empty() || tag.chars().any(|c| c.is_control() || c == ','))
+    {
         return Err(Failure::usage(format!("{tag:?} is no tag: it is empty, or has a comma or control character")));
     }
     let request = Request {
@@ -173,10 +175,20 @@ fn show(context: &Context, report: &Report) -> Result<Exit> {
             ByteCount(counts.bytes),
             duration(report.seconds),
         ))?;
-        screen.line(format!("read     {}, {} ({parent})", plural(counts.files_read, "file", "files"), ByteCount(counts.bytes_read)))?;
-        screen.line(format!("new      {}, stored in {}{}", ByteCount(counts.bytes_new), ByteCount(counts.bytes_stored), saving(counts.bytes, counts.bytes_stored)))?;
+        screen.line(format!(
+            "read     {}, {} ({parent})",
+            plural(counts.files_read, "file", "files"),
+            ByteCount(counts.bytes_read)
+        ))?;
+        screen.line(format!(
+            "new      {}, stored in {}{}",
+            ByteCount(counts.bytes_new),
+            ByteCount(counts.bytes_stored),
+            saving(counts.bytes, counts.bytes_stored)
+        ))?;
         if counts.vanished > 0 {
-            screen.line(format!("vanished {} between listing and reading", plural(counts.vanished, "file", "files")))?;
+            screen
+                .line(format!("vanished {} between listing and reading", plural(counts.vanished, "file", "files")))?;
         }
         screen.line(format!("snapshot {}{}", report.snapshot, if partial { "  PARTIAL" } else { "" }))?;
     }

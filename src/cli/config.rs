@@ -225,10 +225,13 @@ fn show(context: &Context, config: &Config, policy: &Policy) -> Result<Exit> {
         ("exclude_caches", yes(source.exclude_caches)),
         ("one_file_system", yes(source.one_file_system)),
         ("ignore_inode", yes(source.ignore_inode)),
-        ("repository", match url {
-            Some(url) if url != policy.repository.as_str() => format!("{} at {url}", policy.repository),
-            _ => policy.repository.to_string(),
-        }),
+        (
+            "repository",
+            match url {
+                Some(url) if url != policy.repository.as_str() => format!("{} at {url}", policy.repository),
+                _ => policy.repository.to_string(),
+            },
+        ),
         ("key", key(|r| Some(r.key.to_string())).unwrap_or_default()),
         ("schedule", list(&triggers)),
         ("zone", zone.to_owned()),

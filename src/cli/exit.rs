@@ -50,9 +50,14 @@ pub enum Exit {
 /// The table, as `lifeboat --help` shows it.
 pub const HELP: &str = "\
 Exit codes:
-  0 done, 1 failed, 2 wrong usage, 3 done with losses, 4 not found, 5 configuration invalid, 6 denied,
-  7 conflict, 8 drill failed, 9 daemon unreachable, 10 no repository, 12 wrong key or passphrase,
-  13 stored data damaged, 75 try again, 130 interrupted";
+  0 done                          8 drill failed
+  1 failed                        9 daemon unreachable
+  2 wrong usage                  10 no repository
+  3 done, with losses            12 wrong key or passphrase
+  4 not found                    13 stored data damaged
+  5 configuration invalid        75 try again
+  6 denied                      130 interrupted
+  7 conflict, or busy";
 
 impl From<Exit> for std::process::ExitCode {
     fn from(exit: Exit) -> Self {

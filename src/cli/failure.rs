@@ -82,11 +82,7 @@ macro_rules! from {
     };
 }
 
-from!(
-    crate::store::address::AddressError,
-    crate::store::local::OpenError,
-    crate::catalog::CatalogError,
-);
+from!(crate::store::address::AddressError, crate::store::local::OpenError, crate::catalog::CatalogError,);
 
 impl From<crate::repository::Error> for Failure {
     fn from(error: crate::repository::Error) -> Self {

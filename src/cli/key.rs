@@ -166,7 +166,8 @@ fn add(context: &Context, arguments: &Add) -> Result<Exit> {
         (None, Some(new)) => {
             let opening = super::Globals { passphrase_file: None, ..globals.clone() };
             let missing = "no key was given that opens the repository now";
-            let hint = "give --key FILE beside --passphrase-file NEW, or --passphrase-file OLD --new-passphrase-file NEW";
+            let hint =
+                "give --key FILE beside --passphrase-file NEW, or --passphrase-file OLD --new-passphrase-file NEW";
             if open::key_file(&opening)?.is_none() {
                 return Err(Failure::usage(missing).hint(hint));
             }

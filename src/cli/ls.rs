@@ -160,7 +160,9 @@ fn to_json(path: &[u8], entry: &Entry) -> Value {
     match &entry.kind {
         Kind::File { size, .. } => value["size"] = json!(size),
         Kind::Symlink { target } => value["target"] = bytes_json(target),
-        Kind::CharDevice { major, minor } | Kind::BlockDevice { major, minor } => value["device"] = json!([major, minor]),
+        Kind::CharDevice { major, minor } | Kind::BlockDevice { major, minor } => {
+            value["device"] = json!([major, minor])
+        }
         Kind::Directory | Kind::Fifo | Kind::Socket => {}
     }
     value

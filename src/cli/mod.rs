@@ -5,6 +5,7 @@
 //! here when it works.
 
 mod backup;
+mod client;
 mod config;
 mod exit;
 mod failure;
@@ -16,12 +17,15 @@ mod memory;
 mod open;
 mod place;
 mod progress;
+mod run;
 mod screen;
 mod secrets;
 mod select;
 mod snapshots;
 mod stats;
+mod status;
 mod text;
+mod token;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -88,6 +92,17 @@ enum Verb {
     /// Check and explain configuration files
     #[command(subcommand)]
     Config(config::Verb),
+    /// Tell whether the running daemon could recover its policies now
+    Status(status::Arguments),
+    /// Runs of the daemon: start, list, show, cancel
+    #[command(subcommand)]
+    Run(run::Verb),
+    /// Drills of the daemon: prove that a policy restores
+    #[command(subcommand)]
+    Drill(run::DrillVerb),
+    /// Tokens for the daemon's HTTP endpoint
+    #[command(subcommand)]
+    Token(token::Verb),
 }
 
 /// What every verb gets.
@@ -143,6 +158,10 @@ impl Verb {
             Verb::Stats => stats::run(context),
             Verb::Key(verb) => key::run(context, &verb),
             Verb::Config(verb) => config::run(context, &verb),
+            Verb::Status(arguments) => status::run(context, &arguments),
+            Verb::Run(verb) => run::run(context, &verb),
+            Verb::Drill(verb) => run::drill(context, &verb),
+            Verb::Token(verb) => token::run(context, &verb),
         }
     }
 }

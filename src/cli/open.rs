@@ -43,8 +43,9 @@ pub fn key(globals: &Globals, store: &dyn Store, screen: &Screen) -> Result<Key>
     match (key_file(globals)?, &globals.passphrase_file) {
         (Some(path), _) => secrets::read_key(&path, screen),
         (None, Some(path)) => slot(store, path, screen),
-        (None, None) => Err(Failure::usage("no key was given")
-            .hint("give --key FILE (`-` reads a key file or recovery sheet from standard input), or --passphrase-file FILE")),
+        (None, None) => Err(Failure::usage("no key was given").hint(
+            "give --key FILE (`-` reads a key file or recovery sheet from standard input), or --passphrase-file FILE",
+        )),
     }
 }
 

@@ -146,7 +146,8 @@ mod tests {
 
     #[test]
     fn a_line_tells_share_rate_and_what_is_left_and_fits() {
-        let line = on_a_terminal(&seen("/home/ann/very/long/path/数据/file.bin"), Duration::from_secs(5), 1048576.0, 79);
+        let line =
+            on_a_terminal(&seen("/home/ann/very/long/path/数据/file.bin"), Duration::from_secs(5), 1048576.0, 79);
         assert!(line.starts_with("5.0 s  25 %  1 200 files  5.00 MiB  1.00 MiB/s  15.0 s left  …"), "{line}");
         assert!(line.width() <= 79 && line.ends_with("file.bin"), "{line}");
     }

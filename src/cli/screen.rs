@@ -72,9 +72,7 @@ impl Screen {
                 self.closed.store(true, Ordering::Relaxed);
                 Ok(())
             }
-            Err(error) if !self.is_closed() => {
-                Err(Failure::new(Exit::Failed, OutputError(error)))
-            }
+            Err(error) if !self.is_closed() => Err(Failure::new(Exit::Failed, OutputError(error))),
             _ => Ok(()),
         }
     }

@@ -55,7 +55,9 @@ impl Latest {
     /// Refuses to narrow what an id names already.
     pub fn selection(&self, repository: &Repository, snapshot: &str) -> Result<Selection> {
         if snapshot != "latest" && !self.filter.is_empty() {
-            return Err(Failure::usage("--policy, --writer, --path and --tag narrow `latest`; an id needs none of them"));
+            return Err(Failure::usage(
+                "--policy, --writer, --path and --tag narrow `latest`; an id needs none of them",
+            ));
         }
         Ok(Selection { skip_unreadable: self.skip_unreadable, ..self.filter.selection(repository)? })
     }

@@ -37,8 +37,9 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<Exit> {
         let list = shown.iter().map(|snapshot| to_json(&repository, snapshot)).collect::<Result<Vec<Value>>>()?;
         screen.document(&Value::Array(list))?;
     } else {
-        let mut table =
-            Table::new(&["ID", "Time", "Writer", "Host", "Policy", "Outcome", ">Files", ">Size", ">Stored", "Tags", "Paths"]);
+        let mut table = Table::new(&[
+            "ID", "Time", "Writer", "Host", "Policy", "Outcome", ">Files", ">Size", ">Stored", "Tags", "Paths",
+        ]);
         for snapshot in &shown {
             table.row(row(&repository, snapshot)?);
         }

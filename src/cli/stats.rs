@@ -46,7 +46,8 @@ pub fn run(context: &Context) -> Result<Exit> {
             "chunks": chunks,
         }))?;
     } else {
-        let ratio = |part: u64| if stored == 0 { String::new() } else { format!("{:.1} x", part as f64 / stored as f64) };
+        let ratio =
+            |part: u64| if stored == 0 { String::new() } else { format!("{:.1} x", part as f64 / stored as f64) };
         let lines = [
             ("repository", format!("{} at {}", repository.id, repository.store.url())),
             ("store mode", mode.unwrap_or("not known to this host: it has not written here").to_owned()),

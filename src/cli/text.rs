@@ -50,8 +50,7 @@ impl Table {
         let headings: Vec<String> = self.headings.iter().map(|heading| heading.to_string()).collect();
         let all = || std::iter::once(&headings).chain(&self.rows);
         let columns = self.headings.len();
-        let widths: Vec<usize> =
-            (0..columns).map(|at| all().map(|row| row[at].width()).max().unwrap_or(0)).collect();
+        let widths: Vec<usize> = (0..columns).map(|at| all().map(|row| row[at].width()).max().unwrap_or(0)).collect();
         let before: usize = widths.iter().take(columns.saturating_sub(1)).map(|width| width + GAP).sum();
         let last = width.map(|width| width.saturating_sub(before).max(8));
         all()
