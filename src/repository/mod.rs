@@ -28,6 +28,7 @@ use crate::store::create_once::{Outcome, create_once};
 pub use access::Access;
 pub use chunks::{ChunkReader, PackKeys, fetch_frame};
 pub use error::{Error, Hint, Result};
+pub use host::host_name;
 pub use index::{Index, Scope, merge_own_runs};
 pub use init::{Initialised, add_slot, export_writer, init, open_slot, revoke_writer, slots};
 pub use packer::{Class, Packer};

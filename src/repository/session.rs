@@ -43,6 +43,8 @@ pub struct WriteSession<'a> {
     records: u32,
     last_record: Instant,
     parents: Vec<String>,
+    /// `parents`, and the snapshots whose trees are used again.
+    pinned: Vec<String>,
     heads: Vec<String>,
     listing: [u8; 32],
     /// Whether the store refused a second create of the session's record.
@@ -65,8 +67,12 @@ fn time(clock: &dyn Clock) -> Time {
 }
 
 impl<'a> WriteSession<'a> {
-    /// Announces a session whose trees may use those of `snapshots` again. `snapshots` must be listed after the call's first step, so it is asked for.
-    pub fn start(repository: &'a Repository, clock: &'a dyn Clock) -> Result<(Self, Snapshots)> {
+    /// Announces a session. `choose` names the snapshots (by slot) whose trees it will use again; they are pinned before they are read.
+    pub fn start(
+        repository: &'a Repository,
+        clock: &'a dyn Clock,
+        choose: &dyn Fn(&Snapshots) -> Vec<String>,
+    ) -> Result<(Self, Snapshots)> {
         let writer = repository.need_writer("backing up")?;
         let process = Process::this(&repository.access.repository_key);
         for _ in 0..RESTARTS_MAX {
@@ -74,6 +80,8 @@ impl<'a> WriteSession<'a> {
             let snapshots = Snapshots::list(repository)?;
             let (parents, heads) = snapshots.heads(writer.id);
             let id = SessionId::new(writer.id, crate::seal::random());
+            let mut pinned = parents.clone();
+            pinned.extend(choose(&snapshots).into_iter().filter(|slot| !parents.contains(slot)));
             let mut session = Self {
                 repository,
                 clock,
@@ -83,6 +91,7 @@ impl<'a> WriteSession<'a> {
                 records: 0,
                 last_record: Instant::now(),
                 parents,
+                pinned,
                 heads: heads.into_iter().take(HEADS_MAX).collect(),
                 listing: snapshots.listing_hash(),
                 multi_writer: true,
@@ -116,7 +125,7 @@ impl<'a> WriteSession<'a> {
         let record = record::SessionRecord {
             at: time(self.clock),
             epoch: self.epoch,
-            parents: self.parents.clone(),
+            parents: self.pinned.clone(),
             vetoes: vec![],
             host: ByteArray::from(self.process.host),
             boot: ByteArray::from(self.process.boot),
@@ -222,6 +231,11 @@ impl<'a> WriteSession<'a> {
         self.repository.newest_epoch()?;
         self.withdraw();
         Ok(Committed { id: self.id.snapshot(), slot, bytes: bytes.len() as u64 })
+    }
+
+    /// Ends the session without a commit.
+    pub fn abandon(mut self) {
+        self.withdraw();
     }
 
     /// Removes the session's records. Where credentials forbid it, the admin's side does it later.

@@ -82,7 +82,7 @@ fn gitignore_line(base: &Path, pattern: &str) -> Result<String, SourceError> {
         return Ok(format!("{not}{base_text}/{beneath}"));
     }
     let within = body.trim_end().trim_end_matches('/');
-    if body.starts_with('/') || body.starts_with("**/") || !within.contains('/') {
+    if body.starts_with('/') || !within.contains('/') {
         return Ok(pattern.to_owned());
     }
     Ok(format!("{not}**/{body}"))

@@ -522,12 +522,24 @@ mod tests {
     #[test]
     fn excluded_directories_are_not_entered_and_negation_brings_back() {
         let dir = tempfile::tempdir().unwrap();
-        for name in ["cache/a", "src/cache/b", "src/a.o", "src/keep.o", "logs/a", "logs/audit", "top/x", "deep/top/x"] {
+        for name in [
+            "cache/a",
+            "src/cache/b",
+            "src/a.o",
+            "src/keep.o",
+            "logs/a",
+            "logs/audit",
+            "top/x",
+            "deep/top/x",
+            "v1",
+            "v2",
+            "v3",
+        ] {
             write(dir.path().join(name), b"");
         }
         let absolute = dir.path().join("deep").to_str().unwrap().to_owned();
-        let patterns = ["cache/", "*.o", "!keep.o", "logs/*", "!logs/audit", "./top", &absolute];
-        let expected = ["", "logs", "logs/audit", "src", "src/keep.o"];
+        let patterns = ["cache/", "*.o", "!keep.o", "logs/*", "!logs/audit", "./top", "./v2", &absolute];
+        let expected = ["", "logs", "logs/audit", "src", "src/keep.o", "v1", "v3"];
         assert_eq!(names(dir.path(), excluding(dir.path(), &patterns)), expected);
         let root_itself = dir.path().file_name().unwrap().to_str().unwrap();
         assert!(names(dir.path(), excluding(dir.path(), &[root_itself])).len() > 1, "the root was asked for");
@@ -548,7 +560,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let right = [&CACHEDIR_SIGNATURE[..], b"\n# comment"].concat();
         let tags: [(&str, &[u8]); 4] =
-            [("good", &right), ("exact", CACHEDIR_SIGNATURE), ("short", &right[..42]), ("bad", b"Signature: 0")];
+            [("good", &right), ("exact", CACHEDIR_SIGNATURE), ("short", &right[..42]), ("bad", &[b'S'; 50])];
         for (name, tag) in tags {
             write(dir.path().join(name).join("CACHEDIR.TAG"), tag);
             write(dir.path().join(name).join("z/content"), b"");

@@ -1,6 +1,7 @@
 //! What tests share: doubles that are stricter than production, and short names for what they write often.
 
 pub mod faulty;
+pub mod repo;
 
 use lifeboat::names::{ObjectKey, SessionId, WriterId};
 

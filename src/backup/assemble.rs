@@ -1,0 +1,373 @@
+//! One source: its sorted walk joined with the tree of the snapshot before, results put back into the walk's order, leaves built.
+//!
+//! Owns what counts as unchanged: same kind, size, mtime, ctime and inode as in the tree before, and not touched within two seconds of that
+//! backup's start (a clock's grain could hide a later change). What is unchanged is not opened. Memory: at most `PENDING_ENTRIES` entries wait for
+//! their content.
+
+use std::collections::VecDeque;
+use std::path::Path;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender};
+
+use super::content::{LARGE_BYTES, SMALL_BYTES};
+use super::large::LargeFile;
+use super::pipeline::{Done, Job, Shared, Ticket};
+use super::run::Tally;
+use super::sink::Sink;
+use super::{Error, Request, Result};
+use crate::names::TreePath;
+use crate::pack::entry::{Content, Entry, Extent, Kind};
+use crate::pack::list::ListReader;
+use crate::pack::tree::{Origin, Root, TreeBuilder, TreeReader};
+use crate::repository::ChunkReader;
+use crate::source::meta::{self, Owners};
+use crate::source::problem::{Problem, ProblemKind};
+use crate::source::stat::{FileType, Stat};
+use crate::source::walk::{Found, Walk};
+
+const PENDING_ENTRIES: usize = 16 << 10;
+const BATCH_FILES: usize = 256;
+/// How long a blocked walk waits before it looks after checkpoints and cancels.
+const PATIENCE: Duration = Duration::from_millis(200);
+/// A change so shortly before the last backup's start may have been followed by another in the same tick.
+const GRAIN_SECONDS: i64 = 2;
+
+/// The tree of the snapshot before, for one source.
+pub struct Previous<'p> {
+    pub reader: &'p ChunkReader<'p>,
+    pub root: Root,
+    /// Start of that backup, seconds.
+    pub started: i64,
+    /// Something of it may be lost: every chunk is looked up before it is used again.
+    pub doubted: bool,
+}
+
+/// The queue's ends on the walk's side.
+pub struct Lanes {
+    pub jobs: Sender<Job>,
+    pub results: Receiver<Done>,
+    pub workers: usize,
+}
+
+enum Slot {
+    Waiting,
+    Ready(Box<Entry>),
+    Dropped,
+}
+
+struct Pending {
+    slot: Slot,
+    before: Option<(Entry, Origin)>,
+}
+
+pub struct Assembly<'s, 'a, 'r> {
+    shared: &'s Shared<'a>,
+    request: &'r Request,
+    lanes: &'r Lanes,
+    tally: &'r mut Tally<'a>,
+    builder: TreeBuilder<'s>,
+    pending: VecDeque<Pending>,
+    /// Number of the first pending entry.
+    first: u64,
+    batch: Vec<Ticket>,
+    batch_bytes: u64,
+    owners: Owners,
+}
+
+impl<'s, 'a, 'r> Assembly<'s, 'a, 'r> {
+    /// Saves what lies at `walk`; none if not even its root could be saved.
+    pub fn run(
+        shared: &'s Shared<'a>,
+        request: &'r Request,
+        lanes: &'r Lanes,
+        tally: &'r mut Tally<'a>,
+        walk: Walk,
+        previous: Option<&Previous<'_>>,
+    ) -> Result<Option<Root>> {
+        let mut assembly = Self {
+            shared,
+            request,
+            lanes,
+            builder: TreeBuilder::new(&shared.ids),
+            pending: VecDeque::new(),
+            first: tally.next_ticket,
+            tally,
+            batch: Vec::new(),
+            batch_bytes: 0,
+            owners: Owners::default(),
+        };
+        assembly.walk(walk, previous)?;
+        let Self { builder, tally, first, .. } = assembly;
+        tally.next_ticket = first;
+        builder.finish(&mut Sink(shared))
+    }
+
+    fn walk(&mut self, walk: Walk, previous: Option<&Previous<'_>>) -> Result<()> {
+        let mut old = match previous {
+            None => None,
+            Some(previous) => Some(TreeReader::new(previous.reader, &previous.root)),
+        };
+        let mut ahead = advance(&mut old)?;
+        let progress = self.shared.control.progress.clone();
+        for found in walk {
+            if self.shared.should_stop() {
+                return Err(Error::Cancelled);
+            }
+            let found = match found {
+                Ok(found) => found,
+                Err(problem) => {
+                    self.tally.problem(&problem, &self.shared.control.progress);
+                    continue;
+                }
+            };
+            progress.entries.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            while ahead.as_ref().is_some_and(|(entry, _)| entry.path < found.path) {
+                ahead = advance(&mut old)?;
+            }
+            let before = match &ahead {
+                Some((entry, _)) if entry.path == found.path => ahead.take(),
+                _ => None,
+            };
+            if before.is_some() {
+                ahead = advance(&mut old)?;
+            }
+            self.one(found, before, previous)?;
+            self.settle(false)?;
+        }
+        self.send_batch()?;
+        while !self.pending.is_empty() {
+            self.settle(true)?;
+        }
+        Ok(())
+    }
+
+    fn one(&mut self, found: Found, before: Option<(Entry, Origin)>, previous: Option<&Previous<'_>>) -> Result<()> {
+        if let (Some((entry, _)), Some(previous)) = (&before, previous)
+            && self.is_unchanged(entry, &found.stat, previous)?
+        {
+            if let Kind::File { size, .. } = entry.kind {
+                let progress = &self.shared.control.progress;
+                progress.files.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                progress.bytes.fetch_add(size, std::sync::atomic::Ordering::Relaxed);
+            }
+            let slot = Slot::Ready(Box::new(entry.clone()));
+            self.pending.push_back(Pending { slot, before });
+            return Ok(());
+        }
+        if found.stat.file_type != FileType::RegularFile {
+            match meta::read(&found, &mut self.owners) {
+                Ok(meta) => {
+                    if let Some(problem) = &meta.loss {
+                        self.tally.problem(problem, &self.shared.control.progress);
+                    }
+                    let slot = Slot::Ready(Box::new(meta::entry(&found, meta)));
+                    self.pending.push_back(Pending { slot, before });
+                }
+                Err(problem) => self.tally.problem(&problem, &self.shared.control.progress),
+            }
+            return Ok(());
+        }
+        let number = self.first + self.pending.len() as u64;
+        self.pending.push_back(Pending { slot: Slot::Waiting, before });
+        match found.stat.size {
+            size if size >= LARGE_BYTES => {
+                // The small files before it first: they may be waited for.
+                self.send_batch()?;
+                match LargeFile::open(found, number, self.lanes.workers) {
+                    Ok(file) => {
+                        let file = std::sync::Arc::new(file);
+                        for _ in 0..self.lanes.workers {
+                            self.send(Job::Large(file.clone()))?;
+                        }
+                    }
+                    Err(problem) => self.receive(Done { number, entry: None, problem: Some(problem) }),
+                }
+            }
+            size if size >= SMALL_BYTES => self.send(Job::Single(Ticket { number, found }))?,
+            size => {
+                self.batch_bytes += size;
+                self.batch.push(Ticket { number, found });
+                if self.batch.len() >= BATCH_FILES || self.batch_bytes >= SMALL_BYTES {
+                    self.send_batch()?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn is_unchanged(&self, entry: &Entry, stat: &Stat, previous: &Previous<'_>) -> Result<bool> {
+        let size_agrees = match (&entry.kind, stat.file_type) {
+            (Kind::File { size, .. }, FileType::RegularFile) => *size == stat.size,
+            (Kind::Directory, FileType::Directory)
+            | (Kind::Symlink { .. }, FileType::Symlink)
+            | (Kind::Fifo, FileType::Fifo)
+            | (Kind::Socket, FileType::Socket)
+            | (Kind::CharDevice { .. }, FileType::CharacterDevice)
+            | (Kind::BlockDevice { .. }, FileType::BlockDevice) => true,
+            _ => false,
+        };
+        let same = size_agrees
+            && entry.mtime == stat.mtime
+            && entry.ctime == stat.ctime
+            && entry.mode == stat.mode
+            && (entry.uid, entry.gid) == (stat.uid, stat.gid)
+            && (self.request.ignore_inode || entry.inode == stat.inode)
+            && entry.link_group.is_some() == (stat.nlink > 1 && stat.file_type != FileType::Directory)
+            && stat.mtime.secs.max(stat.ctime.secs) < previous.started.saturating_sub(GRAIN_SECONDS);
+        if same && previous.doubted { self.is_stored(entry, previous) } else { Ok(same) }
+    }
+
+    /// Whether every chunk of a file is known. What is not is read again, and so stored again.
+    fn is_stored(&self, entry: &Entry, previous: &Previous<'_>) -> Result<bool> {
+        let Kind::File { content, .. } = &entry.kind else { return Ok(true) };
+        if let Content::Extents(extents) = content {
+            return all_known(self.shared, extents);
+        }
+        let mut extents = ListReader::new(previous.reader, content);
+        loop {
+            match extents.next_extent() {
+                Ok(None) => return Ok(true),
+                Ok(Some(extent)) if all_known(self.shared, &[extent])? => {}
+                Ok(Some(_)) => return Ok(false),
+                Err(error) if error.is_damage() => return Ok(false),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    fn send_batch(&mut self) -> Result<()> {
+        self.batch_bytes = 0;
+        match std::mem::take(&mut self.batch) {
+            batch if batch.is_empty() => Ok(()),
+            batch => self.send(Job::Batch(batch)),
+        }
+    }
+
+    /// Hands a job over; meanwhile looks after results and checkpoints.
+    fn send(&mut self, mut job: Job) -> Result<()> {
+        loop {
+            match self.lanes.jobs.send_timeout(job, PATIENCE) {
+                Ok(()) => return Ok(()),
+                Err(SendTimeoutError::Timeout(back)) => job = back,
+                Err(SendTimeoutError::Disconnected(_)) => return Err(Error::Worker),
+            }
+            if self.shared.should_stop() {
+                return Err(Error::Cancelled);
+            }
+            self.drain();
+            self.tally.look_after(self.shared)?;
+        }
+    }
+
+    fn receive(&mut self, done: Done) {
+        if let Some(problem) = &done.problem {
+            self.tally.problem(problem, &self.shared.control.progress);
+        }
+        let place = done.number.checked_sub(self.first).and_then(|at| usize::try_from(at).ok());
+        if let Some(pending) = place.and_then(|at| self.pending.get_mut(at)) {
+            pending.slot = done.entry.map_or(Slot::Dropped, |entry| Slot::Ready(Box::new(entry)));
+        }
+    }
+
+    fn drain(&mut self) {
+        while let Ok(done) = self.lanes.results.try_recv() {
+            self.receive(done);
+        }
+    }
+
+    /// Moves what is ready from the front into the tree. Waits while too much is pending, or, `to_end`, while anything is.
+    fn settle(&mut self, to_end: bool) -> Result<()> {
+        self.drain();
+        loop {
+            while let Some(Pending { slot: Slot::Ready(_) | Slot::Dropped, .. }) = self.pending.front() {
+                let Some(Pending { slot, before }) = self.pending.pop_front() else { break };
+                self.first += 1;
+                if let Slot::Ready(entry) = slot {
+                    self.push(*entry, before)?;
+                }
+            }
+            let full = self.pending.len() >= PENDING_ENTRIES || (to_end && !self.pending.is_empty());
+            self.tally.look_after(self.shared)?;
+            if !full {
+                return Ok(());
+            }
+            self.send_batch()?;
+            match self.lanes.results.recv_timeout(PATIENCE) {
+                Ok(done) => self.receive(done),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return Err(Error::Worker),
+            }
+            if self.shared.should_stop() {
+                return Err(Error::Cancelled);
+            }
+        }
+    }
+
+    fn push(&mut self, entry: Entry, before: Option<(Entry, Origin)>) -> Result<()> {
+        let counts = &mut self.tally.counts;
+        match &entry.kind {
+            Kind::File { size, .. } => {
+                counts.files += 1;
+                counts.bytes += size;
+            }
+            Kind::Directory => counts.directories += 1,
+            _ => counts.others += 1,
+        }
+        let origin = before.filter(|(old, _)| *old == entry).map(|(_, origin)| origin);
+        self.builder.push(entry, origin, &mut Sink(self.shared))
+    }
+}
+
+fn all_known(shared: &Shared<'_>, extents: &[Extent]) -> Result<bool> {
+    for extent in extents {
+        if let Extent::Data { id, .. } = extent
+            && !shared.has(id)?
+        {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn advance(old: &mut Option<TreeReader<'_, ChunkReader<'_>>>) -> Result<Option<(Entry, Origin)>> {
+    let Some(reader) = old else { return Ok(None) };
+    match reader.next_entry() {
+        Ok(next) => Ok(next),
+        // The rest of a damaged tree is as good as absent: what it held is read again.
+        Err(error) if error.is_damage() => {
+            tracing::warn!(%error, "the tree of the snapshot before is damaged; files are read again");
+            *old = None;
+            Ok(None)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The directories above `path`, as entries relative to `/`.
+pub fn ancestors(path: &Path) -> Vec<Entry> {
+    let mut entries = Vec::new();
+    let mut owners = Owners::default();
+    let above: Vec<&Path> = path.ancestors().skip(1).filter(|above| above.parent().is_some()).collect();
+    for directory in above.into_iter().rev() {
+        use std::os::unix::ffi::OsStrExt;
+        let found = Walk::new(directory, Default::default()).ok().and_then(|mut walk| walk.next()?.ok());
+        let entry = found.and_then(|found| {
+            let meta = meta::read(&found, &mut owners).ok()?;
+            Some(meta::entry(&found, meta))
+        });
+        let relative = directory.as_os_str().as_bytes().strip_prefix(b"/").unwrap_or_default();
+        if let (Some(mut entry), Ok(path)) = (entry, TreePath::from_bytes(relative.to_vec()))
+            && entry.kind == Kind::Directory
+        {
+            entry.path = path;
+            entries.push(entry);
+        }
+    }
+    entries
+}
+
+/// Whether a problem is a file that vanished: counted, no loss.
+pub fn is_vanished(problem: &Problem) -> bool {
+    problem.kind == ProblemKind::Vanished
+}

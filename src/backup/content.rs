@@ -1,0 +1,381 @@
+//! One worker: file contents into chunks, chunks into frames.
+//!
+//! Owns reading, cutting, naming and the retries of a file that changes under our hands. Nothing is compressed that is known already.
+
+use crossbeam_channel::Sender;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::large::{Ending, LargeFile, Piece};
+use super::pipeline::{Done, Job, Shared, Ticket};
+use super::sink::Sink;
+use super::{Error, Result};
+use crate::chunk::FIXED_BYTES;
+use crate::names::{ChunkId, escape};
+use crate::pack::entry::{Content, Cut, Entry, Extent, Kind};
+use crate::pack::list::ListBuilder;
+use crate::repository::Class;
+use crate::seal::compress::{Codec, FRAME_BYTES};
+use crate::source::image::is_disk_image;
+use crate::source::meta::{self, Owners};
+use crate::source::open::{self, OpenFile};
+use crate::source::problem::{Problem, ProblemKind};
+use crate::source::walk::Found;
+
+/// Files below this are read whole and share frames.
+pub const SMALL_BYTES: u64 = 1 << 20;
+/// Files from here on are shared by all workers.
+pub const LARGE_BYTES: u64 = 16 << 20;
+/// A file that changed while it was read is read again so often.
+const RETRIES: usize = 2;
+const BUFFER_BYTES: usize = 4 << 20;
+
+/// Small files joined compress like a tar stream: worth the higher level. Large ones are mostly packed or random already.
+const LEVEL_SMALL: i32 = 3;
+const LEVEL_LARGE: i32 = 2;
+
+struct FrameBuffer {
+    level: i32,
+    plain: Vec<u8>,
+    chunks: Vec<(ChunkId, u32)>,
+}
+
+impl FrameBuffer {
+    fn new(level: i32) -> Self {
+        Self { level, plain: Vec::new(), chunks: Vec::new() }
+    }
+}
+
+pub struct Worker<'w, 'a> {
+    shared: &'w Shared<'a>,
+    results: &'w Sender<Done>,
+    owners: Owners,
+    codec: Codec,
+    scratch: (Vec<u8>, Vec<u8>),
+    small: FrameBuffer,
+    large: FrameBuffer,
+    buffer: Vec<u8>,
+}
+
+enum Failure {
+    /// Of this file; the others go on.
+    File(Problem),
+    /// Of the run.
+    Run(Error),
+}
+
+impl From<Problem> for Failure {
+    fn from(problem: Problem) -> Self {
+        Failure::File(problem)
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Failure::Run(error)
+    }
+}
+
+impl<'w, 'a> Worker<'w, 'a> {
+    pub fn new(shared: &'w Shared<'a>, results: &'w Sender<Done>) -> Self {
+        Self {
+            shared,
+            results,
+            owners: Owners::default(),
+            codec: Codec::new(),
+            scratch: Default::default(),
+            small: FrameBuffer::new(LEVEL_SMALL),
+            large: FrameBuffer::new(LEVEL_LARGE),
+            buffer: Vec::new(),
+        }
+    }
+
+    pub fn take(&mut self, job: Job) -> Result<()> {
+        match job {
+            Job::Batch(mut tickets) => {
+                // Files of one kind beside each other compress a little better.
+                tickets.sort_by(|a, b| extension(&a.found).cmp(extension(&b.found)).then(a.number.cmp(&b.number)));
+                for ticket in tickets {
+                    if self.shared.should_stop() {
+                        return Ok(());
+                    }
+                    self.single(ticket)?;
+                }
+                Ok(())
+            }
+            Job::Single(ticket) => self.single(ticket),
+            Job::Large(file) => self.large(&file),
+        }
+    }
+
+    /// Stores the frames that are not full.
+    pub fn flush(&mut self) -> Result<()> {
+        for large in [false, true] {
+            self.close(large)?;
+        }
+        Ok(())
+    }
+
+    fn done(&self, number: u64, entry: Option<Entry>, problem: Option<Problem>) {
+        if let Some(Entry { kind: Kind::File { size, .. }, .. }) = &entry {
+            let progress = &self.shared.control.progress;
+            progress.files.fetch_add(1, Ordering::Relaxed);
+            progress.bytes.fetch_add(*size, Ordering::Relaxed);
+        }
+        // The walk is gone only when the run has failed.
+        let _ = self.results.send(Done { number, entry, problem });
+    }
+
+    fn single(&mut self, ticket: Ticket) -> Result<()> {
+        match self.read_file(&ticket.found) {
+            Ok((entry, problem)) => self.done(ticket.number, Some(entry), problem),
+            Err(Failure::File(problem)) => self.done(ticket.number, None, Some(problem)),
+            Err(Failure::Run(error)) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// Opens and reads a file, again if it changed meanwhile.
+    fn read_file(&mut self, found: &Found) -> std::result::Result<(Entry, Option<Problem>), Failure> {
+        let mut attempt = 0;
+        loop {
+            let file = match open::open(found) {
+                // Another file took the name: the walk's view of it is of no use, its own is.
+                Err(problem) => return Err(problem.into()),
+                Ok(file) => file,
+            };
+            let (entry, whole) = self.read_open(found, &file)?;
+            let mut problem = entry.1;
+            if whole && file.unchanged_since(file.stat()) {
+                return Ok((entry.0, problem));
+            }
+            if attempt == RETRIES {
+                problem = Some(file.problem(ProblemKind::Changed));
+                return Ok((entry.0, problem));
+            }
+            attempt += 1;
+        }
+    }
+
+    /// The entry of an open file, and whether as many bytes came as it had when it was opened.
+    fn read_open(
+        &mut self,
+        found: &Found,
+        file: &OpenFile,
+    ) -> std::result::Result<((Entry, Option<Problem>), bool), Failure> {
+        let stat = file.stat();
+        let cut = if is_disk_image(found.name(), stat) { Cut::Fixed } else { Cut::Content };
+        let expected = stat.size;
+        let (content, size) = if expected <= self.shared.gear.sizes().min as u64 && !stat.is_sparse() {
+            self.read_chunk(file, expected as usize)?
+        } else {
+            self.read_stream(found, file, cut)?
+        };
+        self.shared.files_read.fetch_add(1, Ordering::Relaxed);
+        let meta = meta::of_file(file, &mut self.owners);
+        let loss = meta.loss.clone();
+        let mut entry = meta::entry(found, meta);
+        entry.kind = Kind::File { size, content, cut };
+        Ok(((entry, loss), size == expected))
+    }
+
+    /// A file that is one chunk.
+    fn read_chunk(&mut self, file: &OpenFile, size: usize) -> std::result::Result<(Content, u64), Failure> {
+        if size == 0 {
+            return Ok((Content::Extents(vec![]), 0));
+        }
+        let mut buffer = std::mem::take(&mut self.buffer);
+        buffer.resize(buffer.len().max(size), 0);
+        let result = file.read_at(0, &mut buffer[..size]).map_err(Failure::from).and_then(|len| {
+            let mut extents = Vec::with_capacity(1);
+            if len > 0 {
+                let id = self.chunk(&buffer[..len], false)?;
+                extents.push(Extent::Data { id, len: len as u32 });
+            }
+            Ok((Content::Extents(extents), len as u64))
+        });
+        self.buffer = buffer;
+        result
+    }
+
+    /// A file of any size, cut from its start to its end by this worker.
+    fn read_stream(
+        &mut self,
+        found: &Found,
+        file: &OpenFile,
+        cut: Cut,
+    ) -> std::result::Result<(Content, u64), Failure> {
+        let large = file.stat().size >= SMALL_BYTES;
+        if large {
+            self.show(found);
+        }
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let mut builder = ListBuilder::default();
+        let result = self.stream(file, cut, large, &mut buffer, &mut builder);
+        self.buffer = buffer;
+        let size = result?;
+        let content = builder.finish(&mut Sink(self.shared))?;
+        Ok((content, size))
+    }
+
+    fn stream(
+        &mut self,
+        file: &OpenFile,
+        cut: Cut,
+        large: bool,
+        buffer: &mut Vec<u8>,
+        builder: &mut ListBuilder,
+    ) -> std::result::Result<u64, Failure> {
+        let whole = file.stat().size;
+        let mut offset = 0;
+        while offset < whole {
+            let segment = file.extent_at(offset, whole);
+            let end = segment.offset + segment.len;
+            if segment.hole {
+                builder.push(Extent::Hole { len: segment.len }, &mut Sink(self.shared))?;
+                offset = end;
+                continue;
+            }
+            buffer.resize(buffer.len().max(BUFFER_BYTES.min(segment.len as usize)), 0);
+            let (mut start, mut filled) = (0, 0);
+            loop {
+                let unread = end - offset;
+                if filled - start < self.shared.gear.sizes().max && unread > 0 {
+                    buffer.copy_within(start..filled, 0);
+                    filled -= start;
+                    start = 0;
+                    let room = ((buffer.len() - filled) as u64).min(unread) as usize;
+                    let read = file.read_at(offset, &mut buffer[filled..filled + room])?;
+                    filled += read;
+                    offset += read as u64;
+                    if read < room {
+                        // It ends earlier than it did: what is there is cut, and the caller sees the size.
+                        while start < filled {
+                            start += self.cut_one(&buffer[start..filled], cut, large, builder)?;
+                        }
+                        return Ok(offset);
+                    }
+                }
+                if start == filled {
+                    break;
+                }
+                if self.shared.should_stop() {
+                    return Err(Error::Cancelled.into());
+                }
+                start += self.cut_one(&buffer[start..filled], cut, large, builder)?;
+            }
+        }
+        Ok(whole)
+    }
+
+    fn cut_one(&mut self, bytes: &[u8], cut: Cut, large: bool, builder: &mut ListBuilder) -> Result<usize> {
+        let len = match cut {
+            Cut::Content => self.shared.gear.cut(bytes),
+            Cut::Fixed => bytes.len().min(FIXED_BYTES),
+        };
+        let id = self.chunk(&bytes[..len], large)?;
+        builder.push(Extent::Data { id, len: len as u32 }, &mut Sink(self.shared))?;
+        Ok(len)
+    }
+
+    /// This worker's share of a large file. Whoever ends last hands in the result.
+    fn large(&mut self, file: &Arc<LargeFile>) -> Result<()> {
+        self.show(&file.found);
+        self.large_regions(file)?;
+        let Some(mut ending) = file.leave(&mut Sink(self.shared))? else { return Ok(()) };
+        self.shared.files_read.fetch_add(1, Ordering::Relaxed);
+        let mut attempt = 0;
+        loop {
+            match ending {
+                Ending::Stopped => return Ok(()),
+                Ending::Problem(problem) => {
+                    self.done(file.number, None, Some(problem));
+                    return Ok(());
+                }
+                Ending::Whole(whole) if whole.unchanged || attempt == RETRIES => {
+                    let source = &whole.file.source;
+                    let meta = meta::of_file(&source.open, &mut self.owners);
+                    let changed = (!whole.unchanged).then(|| source.open.problem(ProblemKind::Changed));
+                    let problem = changed.or_else(|| meta.loss.clone());
+                    let mut entry = meta::entry(&file.found, meta);
+                    entry.kind = Kind::File { size: whole.size, content: whole.content, cut: source.cut };
+                    self.done(file.number, Some(entry), problem);
+                    return Ok(());
+                }
+                Ending::Whole(_) => {}
+            }
+            // It changed while it was read: once more, by this worker alone.
+            attempt += 1;
+            ending = match LargeFile::open(file.found.clone(), file.number, 1) {
+                Err(problem) => Ending::Problem(problem),
+                Ok(again) => {
+                    let again = Arc::new(again);
+                    self.large_regions(&again)?;
+                    again.leave(&mut Sink(self.shared))?.unwrap_or(Ending::Stopped)
+                }
+            };
+        }
+    }
+
+    fn large_regions(&mut self, file: &Arc<LargeFile>) -> Result<()> {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let mut pieces = Vec::new();
+        while !self.shared.should_stop() {
+            let Some(sequence) = file.take(&self.shared.gear, &mut buffer, &mut pieces) else { break };
+            let mut extents = Vec::with_capacity(pieces.len());
+            for piece in &pieces {
+                extents.push(match piece {
+                    Piece::Hole { len } => Extent::Hole { len: *len },
+                    Piece::Data { range } => {
+                        let bytes = &buffer[range.clone()];
+                        Extent::Data { id: self.chunk(bytes, true)?, len: bytes.len() as u32 }
+                    }
+                });
+            }
+            file.give(sequence, extents, &mut Sink(self.shared))?;
+        }
+        self.buffer = buffer;
+        Ok(())
+    }
+
+    /// Names a chunk, and stores it if nobody has.
+    fn chunk(&mut self, bytes: &[u8], large: bool) -> Result<ChunkId> {
+        let id = self.shared.ids.data(bytes);
+        let len = bytes.len() as u64;
+        self.shared.bytes_read.fetch_add(len, Ordering::Relaxed);
+        self.shared.control.progress.bytes_read.fetch_add(len, Ordering::Relaxed);
+        if self.shared.must_store(&id)? {
+            self.shared.bytes_new.fetch_add(len, Ordering::Relaxed);
+            self.shared.control.progress.bytes_new.fetch_add(len, Ordering::Relaxed);
+            let frame = if large { &mut self.large } else { &mut self.small };
+            frame.plain.extend_from_slice(bytes);
+            frame.chunks.push((id, bytes.len() as u32));
+            if frame.plain.len() >= FRAME_BYTES {
+                self.close(large)?;
+            }
+        }
+        Ok(id)
+    }
+
+    fn close(&mut self, large: bool) -> Result<()> {
+        let frame = if large { &mut self.large } else { &mut self.small };
+        if !frame.chunks.is_empty() {
+            let FrameBuffer { level, plain, chunks } = frame;
+            self.shared.packer.store_frame(Class::Data, *level, plain, chunks, &mut self.codec, &mut self.scratch)?;
+            plain.clear();
+            chunks.clear();
+        }
+        Ok(())
+    }
+
+    fn show(&self, found: &Found) {
+        if let Ok(mut current) = self.shared.control.progress.current.lock() {
+            *current = escape(&found.absolute());
+        }
+    }
+}
+
+fn extension(found: &Found) -> &[u8] {
+    let name = found.name();
+    name.iter().rposition(|b| *b == b'.').map_or(b"", |at| &name[at + 1..])
+}

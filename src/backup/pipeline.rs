@@ -1,0 +1,142 @@
+//! Threads: one walk, `workers` workers, one queue between them.
+//!
+//! ```text
+//! walk ── jobs (bounded) ──▶ workers: open, read, cut, name, look up, compress, seal, append
+//!   ▲                            │
+//!   └──── results (as jobs) ◀────┘   then, in the walk's order: leaves, nodes, root
+//! ```
+//!
+//! A job runs to completion on one worker, its data hot in cache; only a large file is shared. Memory is bounded by bytes: each worker holds one read buffer (4 MiB), two
+//! frames in the making (3 MiB each), their compressed and compared forms (5 MiB) and its zstd contexts (4 MiB), so about 19 MiB; the queue holds names only, at most
+//! `QUEUE_JOBS` times 256 of them, and the walk at most `PENDING_ENTRIES` entries that wait for their turn.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use crossbeam_channel::{Receiver, Sender};
+
+use super::content::Worker;
+use super::large::LargeFile;
+use super::sink::Nodes;
+use super::{Control, Error, Result};
+use crate::chunk::gear::Gear;
+use crate::names::ChunkId;
+use crate::pack::entry::Entry;
+use crate::repository::{Index, Packer, Repository};
+use crate::seal::key::IdKeys;
+use crate::source::problem::Problem;
+use crate::source::walk::Found;
+
+/// Jobs that wait for a worker.
+pub const QUEUE_JOBS: usize = 8;
+
+/// What all threads of one attempt see.
+pub struct Shared<'a> {
+    pub repository: &'a Repository,
+    pub control: &'a Control,
+    pub packer: Packer<'a>,
+    pub index: RwLock<Index>,
+    pub ids: IdKeys,
+    pub gear: Gear,
+    pub nodes: Nodes,
+    /// Set when no more work makes sense: an error elsewhere, or a cancel.
+    pub stop: AtomicBool,
+    failure: Mutex<Option<Error>>,
+    pub files_read: AtomicU64,
+    pub bytes_read: AtomicU64,
+    pub bytes_new: AtomicU64,
+}
+
+/// A file to be read, and where its result belongs.
+pub struct Ticket {
+    pub number: u64,
+    pub found: Found,
+}
+
+pub enum Job {
+    /// Small files, in the walk's order.
+    Batch(Vec<Ticket>),
+    /// One file, cut by one worker.
+    Single(Ticket),
+    /// One file, cut by all workers: each of them receives the job.
+    Large(Arc<LargeFile>),
+}
+
+/// What became of a file. An entry may come with a problem: it was stored as well as it could be.
+pub struct Done {
+    pub number: u64,
+    pub entry: Option<Entry>,
+    pub problem: Option<Problem>,
+}
+
+impl<'a> Shared<'a> {
+    pub fn new(repository: &'a Repository, control: &'a Control, packer: Packer<'a>, index: Index) -> Result<Self> {
+        let writer = repository.need_writer("backing up")?;
+        let config = &repository.config;
+        let sizes = crate::chunk::gear::Sizes {
+            min: config.chunk_min as usize,
+            normal: config.chunk_normal as usize,
+            max: config.chunk_max as usize,
+        };
+        Ok(Self {
+            repository,
+            control,
+            packer,
+            index: RwLock::new(index),
+            ids: writer.keys.ids(writer.id),
+            gear: Gear::new(&writer.keys.chunk_seed(), sizes),
+            nodes: Nodes::default(),
+            stop: AtomicBool::new(false),
+            failure: Mutex::new(None),
+            files_read: AtomicU64::new(0),
+            bytes_read: AtomicU64::new(0),
+            bytes_new: AtomicU64::new(0),
+        })
+    }
+
+    /// Whether the caller must store this chunk: nobody has, and nobody else will.
+    pub fn must_store(&self, id: &ChunkId) -> Result<bool> {
+        if self.packer.has_claimed(id) {
+            return Ok(false);
+        }
+        let known = self.index.read().unwrap_or_else(PoisonError::into_inner).contains(id)?;
+        Ok(!known && self.packer.claim(id))
+    }
+
+    /// Whether the index or this session has the chunk.
+    pub fn has(&self, id: &ChunkId) -> Result<bool> {
+        Ok(self.packer.has_claimed(id) || self.index.read().unwrap_or_else(PoisonError::into_inner).contains(id)?)
+    }
+
+    /// Ends the attempt; the first reason is kept.
+    pub fn fail(&self, error: Error) {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+        self.stop.store(true, Ordering::SeqCst);
+    }
+
+    pub fn failure(&self) -> Option<Error> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    pub fn should_stop(&self) -> bool {
+        self.stop.load(Ordering::Relaxed) || self.control.is_cancelled()
+    }
+}
+
+/// Takes jobs until there are no more, then stores what is left in its frames.
+pub fn work(shared: &Shared<'_>, jobs: &Receiver<Job>, results: &Sender<Done>) {
+    let mut worker = Worker::new(shared, results);
+    let mut run = || -> Result<()> {
+        for job in jobs {
+            if shared.should_stop() {
+                continue; // drain, so that the walk never waits for a queue that nobody empties
+            }
+            worker.take(job)?;
+        }
+        if shared.should_stop() { Ok(()) } else { worker.flush() }
+    };
+    if let Err(error) = run() {
+        shared.fail(error);
+        for _ in jobs {}
+    }
+}

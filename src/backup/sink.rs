@@ -1,0 +1,77 @@
+//! Nodes into metadata frames.
+//!
+//! Owns the one frame of nodes that is being filled. Called by the walk (tree nodes) and by workers (list nodes).
+
+use std::sync::{Mutex, PoisonError};
+
+use super::pipeline::Shared;
+use super::{Error, Result};
+use crate::names::ChunkId;
+use crate::pack::list::ListSink;
+use crate::pack::tree::NodeSink;
+use crate::repository::Class;
+use crate::seal::compress::Codec;
+
+/// Plaintext bytes of a metadata frame: small enough that one node is found without decoding much beside it.
+const FRAME_BYTES: usize = 1 << 20;
+const LEVEL: i32 = 3;
+
+#[derive(Default)]
+struct Filling {
+    plain: Vec<u8>,
+    chunks: Vec<(ChunkId, u32)>,
+    codec: Codec,
+    scratch: (Vec<u8>, Vec<u8>),
+}
+
+/// The metadata frame being filled.
+#[derive(Default)]
+pub struct Nodes(Mutex<Filling>);
+
+impl Nodes {
+    fn put(&self, shared: &Shared<'_>, id: ChunkId, plaintext: &[u8]) -> Result<ChunkId> {
+        if shared.must_store(&id)? {
+            let mut filling = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            filling.plain.extend_from_slice(plaintext);
+            filling.chunks.push((id, plaintext.len() as u32)); // nodes are far below 4 GiB
+            if filling.plain.len() >= FRAME_BYTES {
+                store(shared, &mut filling)?;
+            }
+        }
+        Ok(id)
+    }
+
+    /// Stores what is left.
+    pub fn flush(&self, shared: &Shared<'_>) -> Result<()> {
+        store(shared, &mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+fn store(shared: &Shared<'_>, filling: &mut Filling) -> Result<()> {
+    let Filling { plain, chunks, codec, scratch } = filling;
+    if !chunks.is_empty() {
+        shared.packer.store_frame(Class::Metadata, LEVEL, plain, chunks, codec, scratch)?;
+        plain.clear();
+        chunks.clear();
+    }
+    Ok(())
+}
+
+/// The sink that builders of trees and lists write to.
+pub struct Sink<'s, 'a>(pub &'s Shared<'a>);
+
+impl NodeSink for Sink<'_, '_> {
+    type Error = Error;
+    fn put_tree_node(&mut self, plaintext: Vec<u8>) -> Result<ChunkId> {
+        let id = self.0.ids.tree(&plaintext);
+        self.0.nodes.put(self.0, id, &plaintext)
+    }
+}
+
+impl ListSink for Sink<'_, '_> {
+    type Error = Error;
+    fn put_list_node(&mut self, plaintext: Vec<u8>) -> Result<ChunkId> {
+        let id = self.0.ids.list(&plaintext);
+        self.0.nodes.put(self.0, id, &plaintext)
+    }
+}
