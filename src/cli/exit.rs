@@ -6,7 +6,7 @@ use crate::repository::Error as RepositoryError;
 use crate::store::address::AddressError;
 use crate::store::local::OpenError;
 use crate::store::{Class, StoreError};
-use crate::{backup, catalog};
+use crate::{backup, catalog, verify};
 
 /// How a command ended. An unknown code means failure.
 ///
@@ -139,6 +139,17 @@ impl ExitOf for backup::Error {
             Self::Repository(error) => error.exit(),
             Self::Cancelled => Exit::Interrupted,
             Self::Worker => Exit::Failed,
+        }
+    }
+}
+
+impl ExitOf for verify::Error {
+    fn exit(&self) -> Exit {
+        match self {
+            Self::Sample | Self::SampleWithoutData(_) => Exit::Usage,
+            Self::Cancelled => Exit::Interrupted,
+            Self::Worker => Exit::Failed,
+            Self::Repository(error) => error.exit(),
         }
     }
 }

@@ -97,6 +97,15 @@ impl From<crate::store::StoreError> for Failure {
     }
 }
 
+impl From<crate::verify::Error> for Failure {
+    fn from(error: crate::verify::Error) -> Self {
+        match error {
+            crate::verify::Error::Repository(error) => error.into(),
+            error => Self::new(error.exit(), error),
+        }
+    }
+}
+
 impl From<crate::backup::Error> for Failure {
     fn from(error: crate::backup::Error) -> Self {
         match error {

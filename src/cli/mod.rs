@@ -12,6 +12,7 @@ mod failure;
 mod init;
 mod interrupt;
 mod key;
+mod log;
 mod ls;
 mod memory;
 mod open;
@@ -26,6 +27,7 @@ mod stats;
 mod status;
 mod text;
 mod token;
+mod verify;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -63,7 +65,7 @@ pub struct Globals {
     /// No progress and no notes; warnings and errors stay
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     quiet: bool,
-    /// More notes; twice for what is of use to developers
+    /// Whole ids in tables, and events of interest; twice for what is of use to developers
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     verbose: u8,
     /// Print one JSON document on standard output
@@ -84,6 +86,8 @@ enum Verb {
     Snapshots(snapshots::Arguments),
     /// List what a snapshot holds
     Ls(ls::Arguments),
+    /// Prove that what is stored is what was stored
+    Verify(verify::Arguments),
     /// Tell how much the repository holds
     Stats,
     /// Keys: who may open, read and write
@@ -126,6 +130,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     let screen = Screen::new(globals.json, globals.quiet, globals.verbose, globals.no_color);
+    log::of_a_command(&screen);
     let context = Context { globals, screen };
     let result = verb.run(&context).and_then(|exit| context.screen.flush().map(|()| exit));
     context.screen.wipe();
@@ -155,6 +160,7 @@ impl Verb {
             Verb::Backup(arguments) => backup::run(context, arguments),
             Verb::Snapshots(arguments) => snapshots::run(context, &arguments),
             Verb::Ls(arguments) => ls::run(context, &arguments),
+            Verb::Verify(arguments) => verify::run(context, &arguments),
             Verb::Stats => stats::run(context),
             Verb::Key(verb) => key::run(context, &verb),
             Verb::Config(verb) => config::run(context, &verb),

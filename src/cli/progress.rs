@@ -23,7 +23,8 @@ const RATE_SAMPLES: usize = 40;
 /// What there is to tell.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Seen {
-    pub files: u64,
+    /// What was counted, with its noun: `12 files`.
+    pub things: String,
     pub bytes: u64,
     pub bytes_total: Option<u64>,
     pub problems: u64,
@@ -35,7 +36,7 @@ impl Seen {
     pub fn of_backup(progress: &backup::Progress) -> Self {
         let read = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
         Self {
-            files: read(&progress.files),
+            things: plural(read(&progress.files), "file", "files"),
             bytes: read(&progress.bytes),
             bytes_total: None,
             problems: read(&progress.problems),
@@ -108,7 +109,7 @@ fn facts(seen: &Seen, elapsed: Duration, per_second: f64) -> String {
     if let Some(total) = seen.bytes_total.filter(|total| *total >= seen.bytes) {
         text.push_str(&format!("  {:.0} %", seen.bytes as f64 * 100.0 / total.max(1) as f64));
     }
-    text.push_str(&format!("  {}  {}", plural(seen.files, "file", "files"), ByteCount(seen.bytes)));
+    text.push_str(&format!("  {}  {}", seen.things, ByteCount(seen.bytes)));
     text.push_str(&format!("  {}/s", ByteCount(per_second as u64)));
     if let Some(left) = seen.bytes_total.and_then(|total| total.checked_sub(seen.bytes))
         && per_second >= 1.0
@@ -141,7 +142,13 @@ mod tests {
     use unicode_width::UnicodeWidthStr;
 
     fn seen(current: &str) -> Seen {
-        Seen { files: 1200, bytes: 5 << 20, bytes_total: Some(20 << 20), problems: 0, current: current.into() }
+        Seen {
+            things: "1 200 files".into(),
+            bytes: 5 << 20,
+            bytes_total: Some(20 << 20),
+            problems: 0,
+            current: current.into(),
+        }
     }
 
     #[test]

@@ -41,7 +41,7 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<Exit> {
             "ID", "Time", "Writer", "Host", "Policy", "Outcome", ">Files", ">Size", ">Stored", "Tags", "Paths",
         ]);
         for snapshot in &shown {
-            table.row(row(&repository, snapshot)?);
+            table.row(row(&repository, snapshot, screen.verbose > 0)?);
         }
         table.drop_empty_columns();
         if !shown.is_empty() {
@@ -91,8 +91,9 @@ fn writer_name(repository: &Repository, snapshot: &Snapshot) -> Result<String> {
     repository.writer(snapshot.writer).map(|writer| writer.name.clone()).map_err(Failure::from)
 }
 
-fn row(repository: &Repository, snapshot: &Snapshot) -> Result<Vec<String>> {
-    let (id, writer) = (snapshot.id.short(), writer_name(repository, snapshot)?);
+fn row(repository: &Repository, snapshot: &Snapshot, whole_id: bool) -> Result<Vec<String>> {
+    let id = if whole_id { snapshot.id.to_string() } else { snapshot.id.short() };
+    let writer = writer_name(repository, snapshot)?;
     let revoked = snapshot.state == SnapshotState::Revoked;
     let Some(body) = &snapshot.body else {
         let empty = || String::new();
