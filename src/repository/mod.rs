@@ -26,7 +26,7 @@ use crate::store::Store;
 use crate::store::create_once::{Outcome, create_once};
 
 pub use access::Access;
-pub use chunks::{ChunkReader, PackKeys, fetch_frame};
+pub use chunks::{ChunkReader, PackKeys, decode_frame, fetch_frame};
 pub use error::{Error, Hint, Result};
 pub use host::host_name;
 pub use index::{Index, Scope, merge_own_runs};

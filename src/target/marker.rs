@@ -17,7 +17,8 @@ use super::{Existing, Target};
 use crate::names::TreePath;
 use crate::pack::entry::Timestamp;
 
-pub(super) const NAME: &str = ".lifeboat-restore";
+/// The marker's name in the target.
+pub const NAME: &str = ".lifeboat-restore";
 
 /// Longer markers are not read: they were not written here.
 const MARKER_BYTES_MAX: usize = 64 * 1024;

@@ -35,7 +35,7 @@ use rustix::io::Errno;
 pub use differ::Difference;
 pub use error::{Attribute, Loss, Omitted, Outcome, Result, TargetError};
 pub use make::Made;
-pub use marker::{Begin, State};
+pub use marker::{Begin, NAME as MARKER_NAME, State};
 pub use owner::OwnerBy;
 pub use part::FileInProgress;
 pub use read::{FileKind, Found, TargetFile, TargetStat};

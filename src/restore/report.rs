@@ -1,0 +1,176 @@
+//! What a restore did, and what it could not do.
+//!
+//! Owns the report and its bounded lists. Refuses exit codes: surfaces read them off the counts.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::{Progress, told};
+use crate::names::TreePath;
+use crate::target::{Attribute, Outcome};
+
+/// Problems kept by name, of each sort.
+pub const NAMED_MAX: usize = 1000;
+
+/// A file that could not be restored because of what is stored, or a stretch of the list of files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damaged {
+    /// In the target. Where the list of files is damaged: the last path before the gap.
+    pub path: TreePath,
+    pub error: String,
+}
+
+/// What a restore did. Each list holds at most `NAMED_MAX`; the counts have all.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Report {
+    /// Files that were written, links to other names of theirs included.
+    pub files: u64,
+    pub directories: u64,
+    pub others: u64,
+    /// Sum of the sizes of files that were written.
+    pub bytes: u64,
+    /// Bytes read from data packs.
+    pub bytes_fetched: u64,
+    /// Reads of data packs.
+    pub requests: u64,
+    /// Files, links and the like that stood as they should.
+    pub skipped_unchanged: u64,
+    /// Names removed from directories because the snapshot lacks them.
+    pub deleted: u64,
+    /// What was asked for and could not be set or made, one sentence each.
+    pub losses: Vec<String>,
+    pub losses_count: u64,
+    /// What an unprivileged restore leaves out: how often, by what it is.
+    pub omitted: BTreeMap<&'static str, u64>,
+    /// Files that were compared with the snapshot after the restore.
+    pub verified_files: u64,
+    /// What that comparison found, one sentence each.
+    pub differences: Vec<String>,
+    pub differences_count: u64,
+    pub damaged: Vec<Damaged>,
+    pub damaged_count: u64,
+    /// Some damage was a refusal of the store (a device that fails, say) rather than bytes that are wrong or gone.
+    pub store_failed: bool,
+    pub seconds: f64,
+}
+
+impl Report {
+    /// Everything that was asked for stands in the target.
+    pub fn is_whole(&self) -> bool {
+        self.losses_count == 0 && self.damaged_count == 0 && self.differences_count == 0
+    }
+}
+
+/// The report in the making, shared by workers.
+pub(super) struct Notes {
+    progress: Arc<Progress>,
+    pub files: AtomicU64,
+    pub bytes: AtomicU64,
+    pub bytes_fetched: AtomicU64,
+    pub requests: AtomicU64,
+    rest: Mutex<Report>,
+}
+
+impl Notes {
+    pub fn new(progress: Arc<Progress>) -> Self {
+        Self {
+            progress,
+            files: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            bytes_fetched: AtomicU64::new(0),
+            requests: AtomicU64::new(0),
+            rest: Mutex::default(),
+        }
+    }
+
+    pub fn rest(&self) -> MutexGuard<'_, Report> {
+        self.rest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn fetched(&self, bytes: u64) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        self.bytes_fetched.fetch_add(bytes, Ordering::Relaxed);
+        self.progress.bytes_fetched.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// A file is done: written.
+    pub fn wrote(&self, bytes: u64) {
+        self.files.fetch_add(1, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.progress.files.fetch_add(1, Ordering::Relaxed);
+        self.progress.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub fn unchanged(&self, bytes: u64) {
+        self.rest().skipped_unchanged += 1;
+        self.progress.files.fetch_add(1, Ordering::Relaxed);
+        self.progress.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub fn damaged(&self, path: &TreePath, error: String) {
+        self.progress.problems.fetch_add(1, Ordering::Relaxed);
+        let mut rest = self.rest();
+        rest.damaged_count += 1;
+        if rest.damaged.len() < NAMED_MAX {
+            rest.damaged.push(Damaged { path: path.clone(), error });
+        }
+    }
+
+    pub fn loss(&self, sentence: String) {
+        self.progress.problems.fetch_add(1, Ordering::Relaxed);
+        let mut rest = self.rest();
+        rest.losses_count += 1;
+        if rest.losses.len() < NAMED_MAX {
+            rest.losses.push(sentence);
+        }
+    }
+
+    pub fn difference(&self, sentence: String) {
+        self.progress.problems.fetch_add(1, Ordering::Relaxed);
+        let mut rest = self.rest();
+        rest.differences_count += 1;
+        if rest.differences.len() < NAMED_MAX {
+            rest.differences.push(sentence);
+        }
+    }
+
+    pub fn outcome(&self, outcome: Outcome) {
+        if outcome.is_whole() {
+            return;
+        }
+        for loss in &outcome.losses {
+            self.loss(told(loss));
+        }
+        let mut rest = self.rest();
+        for omitted in &outcome.omitted {
+            *rest.omitted.entry(sort(&omitted.what)).or_default() += 1;
+        }
+    }
+
+    pub fn into_report(self, seconds: f64) -> Report {
+        let report = self.rest.into_inner().unwrap_or_else(PoisonError::into_inner);
+        Report {
+            files: self.files.into_inner(),
+            bytes: self.bytes.into_inner(),
+            bytes_fetched: self.bytes_fetched.into_inner(),
+            requests: self.requests.into_inner(),
+            seconds,
+            ..report
+        }
+    }
+}
+
+fn sort(what: &Attribute) -> &'static str {
+    match what {
+        Attribute::Owner => "owner",
+        Attribute::Mode => "setuid or setgid bits",
+        Attribute::Xattr(_) => "extended attribute",
+        Attribute::Times => "modification time",
+        Attribute::Device => "device",
+        Attribute::Fifo => "fifo",
+        Attribute::Socket => "socket",
+        Attribute::Symlink => "symlink",
+        Attribute::HardLink => "hard link",
+    }
+}
