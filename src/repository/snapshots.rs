@@ -94,7 +94,8 @@ impl record::Source {
 }
 
 impl Selection {
-    fn fits(&self, snapshot: &Snapshot) -> bool {
+    /// Whether a snapshot is one of those; what this key cannot read fits nothing.
+    pub fn fits(&self, snapshot: &Snapshot) -> bool {
         let Some(body) = &snapshot.body else { return false };
         self.writer.is_none_or(|writer| writer == snapshot.writer)
             && self.policy.as_ref().is_none_or(|policy| body.policy.as_ref() == Some(policy))
