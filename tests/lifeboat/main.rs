@@ -3,6 +3,7 @@
 mod backup;
 mod damage;
 mod drill;
+mod kill;
 mod roles;
 mod store_contract;
 mod store_faults;
