@@ -124,10 +124,18 @@ impl Walk<'_> {
     }
 
     /// A node that cannot be read: everything beneath its directory may be lost with it.
-    fn lost(&self, place: &Place<'_>, base: &TreePath, error: RepositoryError, met: &mut BTreeSet<Number>) -> Result<()> {
+    fn lost(
+        &self,
+        place: &Place<'_>,
+        base: &TreePath,
+        error: RepositoryError,
+        met: &mut BTreeSet<Number>,
+    ) -> Result<()> {
         if let Some(number) = self.check.absorb(error, PackKind::Metadata, place.slot)? {
             let directory = place.path(base);
-            self.check.findings.affects_path(number, &format!("{}/…", directory.strip_suffix('/').unwrap_or(&directory)));
+            self.check
+                .findings
+                .affects_path(number, &format!("{}/…", directory.strip_suffix('/').unwrap_or(&directory)));
             met.insert(number);
         }
         Ok(())

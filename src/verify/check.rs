@@ -150,7 +150,9 @@ impl<'a> Check<'a> {
         self.at_risk();
         let what = format!("does not verify: {}", causes(&error));
         let number = match &error {
-            RepositoryError::Damaged { key, .. } | RepositoryError::Index { key, .. } => self.findings.damage(key, what),
+            RepositoryError::Damaged { key, .. } | RepositoryError::Index { key, .. } => {
+                self.findings.damage(key, what)
+            }
             RepositoryError::Missing { key } => self.findings.damage(key, "is missing"),
             RepositoryError::Pack { pack, .. } | RepositoryError::Frame { pack, .. } => {
                 self.findings.damage(&keys::pack(kind, *pack), format!("is damaged: {}", causes(&error)))
@@ -159,7 +161,9 @@ impl<'a> Check<'a> {
                 .findings
                 .damage(&keys::pack(kind, *pack), format!("is damaged: chunk {chunk} is not what its id says")),
             RepositoryError::PackMissing { pack } => self.findings.damage(&keys::pack(kind, *pack), "is missing"),
-            RepositoryError::NoCertificate { writer } => self.findings.damage(&keys::certificate(*writer), "is missing"),
+            RepositoryError::NoCertificate { writer } => {
+                self.findings.damage(&keys::certificate(*writer), "is missing")
+            }
             RepositoryError::ChunkUnknown { .. } | RepositoryError::Node(_) => {
                 self.findings.damage(here, format!("leads to nothing: {}", sentence(&error)))
             }

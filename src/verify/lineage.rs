@@ -1,12 +1,11 @@
 //! What manifests say of each other, of index runs and of sessions.
 //!
-//! Owns the search for what is hidden: a snapshot that another one names, or whose index stands while neither its slot nor its session record does.
+//! Owns the search for what is hidden: a snapshot that another one names and that is not there.
 
 use std::collections::{BTreeMap, HashSet};
 
-use super::check::{Check, Listing};
-use super::finding::Severity;
 use super::Result;
+use super::check::{Check, Listing};
 use crate::names::{ObjectKey, SessionId};
 use crate::pack::container::PackKind;
 use crate::pack::keys::{self, Meaning};
@@ -49,7 +48,6 @@ pub fn check(check: &Check<'_>, listing: &Listing, index: &Index) -> Result<Snap
         }
     }
     revocations(check, listing)?;
-    vanished_sessions(check, listing)?;
     Ok(snapshots)
 }
 
@@ -133,14 +131,13 @@ fn revocations(check: &Check<'_>, listing: &Listing) -> Result<()> {
     Ok(())
 }
 
-/// A session removes its record only once its slot is taken, by its manifest or a fence. So index runs with neither record nor slot have lost one.
-fn vanished_sessions(check: &Check<'_>, listing: &Listing) -> Result<()> {
+/// Slots of sessions that left index runs and nothing else: neither a record nor anything in the slot. A backup that ended early does; so does a removed snapshot that
+/// no other one names. So this is told, and is no finding.
+pub fn silent_sessions(check: &Check<'_>, listing: &Listing) -> Result<Vec<ObjectKey>> {
     let mut settled: HashSet<SessionId> = HashSet::new();
     let mut wrote: BTreeMap<SessionId, u32> = BTreeMap::new();
     for (_, meaning, _) in &listing.small {
         match meaning {
-            // From there on slots are removed by rule, and this build does not know the rule.
-            Meaning::Epoch => return Ok(()),
             Meaning::SessionRecord(session, _) | Meaning::Commit { session, .. } => {
                 settled.insert(*session);
             }
@@ -150,18 +147,16 @@ fn vanished_sessions(check: &Check<'_>, listing: &Listing) -> Result<()> {
             _ => {}
         }
     }
-    for (session, epoch) in wrote.into_iter().filter(|(session, _)| !settled.contains(session)) {
+    wrote.retain(|session, _| !settled.contains(session));
+    let mut silent = Vec::new();
+    for (session, epoch) in wrote {
         let slot = keys::commit(epoch, session);
-        // It may have committed since the listing.
-        if check.repository.store.size(&slot).map_err(RepositoryError::from)?.is_none()
-            && let Some(number) = check.findings.add(
-                Severity::Damage,
-                slot.as_str(),
-                "is missing, and so is its session's record, while the session's index stands: a snapshot is lost or hidden",
-            )
+        // It may have committed since the listing; and a lost one that another names is a finding already.
+        if check.findings.of(&slot).is_none()
+            && check.repository.store.size(&slot).map_err(RepositoryError::from)?.is_none()
         {
-            check.findings.affects_snapshot(number, session.snapshot());
+            silent.push(slot);
         }
     }
-    Ok(())
+    Ok(silent)
 }

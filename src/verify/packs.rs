@@ -65,7 +65,13 @@ pub struct Expected<'a> {
 }
 
 /// Looks into every pack of `jobs`.
-pub fn check(check: &Check<'_>, listing: &Listing, jobs: &[Job], expected: &Expected<'_>, workers: usize) -> Result<Seen> {
+pub fn check(
+    check: &Check<'_>,
+    listing: &Listing,
+    jobs: &[Job],
+    expected: &Expected<'_>,
+    workers: usize,
+) -> Result<Seen> {
     let (seen, next, stop) = (Seen::default(), AtomicUsize::new(0), AtomicBool::new(false));
     let failed: Mutex<Option<Error>> = Mutex::default();
     let bytes: u64 = jobs.iter().filter(|job| job.depth > Depth::Footer).map(|job| listing.packs[job.at].size).sum();
@@ -354,7 +360,15 @@ struct Frames {
 }
 
 impl Frames {
-    fn feed(&mut self, open: &Open, start: u64, piece: &[u8], reading: &Reading<'_>, bench: &mut Bench, faults: &mut Faults) {
+    fn feed(
+        &mut self,
+        open: &Open,
+        start: u64,
+        piece: &[u8],
+        reading: &Reading<'_>,
+        bench: &mut Bench,
+        faults: &mut Faults,
+    ) {
         let end = start + piece.len() as u64;
         while let Some(frame) = open.table.frames.get(self.number) {
             let (from, to) = (u64::from(frame.offset), u64::from(frame.offset) + u64::from(frame.stored_len));

@@ -5,9 +5,9 @@
 
 use std::sync::atomic::Ordering;
 
+use super::Result;
 use super::check::{Check, Listing};
 use super::sealed::{Fault, Orphans};
-use super::Result;
 use crate::names::ObjectKey;
 use crate::pack::container::PackKind;
 use crate::pack::keys::{self, Meaning};

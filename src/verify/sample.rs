@@ -125,7 +125,9 @@ mod tests {
     fn a_sample_has_its_size_and_its_seed_decides_it() {
         let packs: Vec<PackId> = (0..200u8).map(|n| PackId([n; 32])).collect();
         let draw = |seed, sample| choose(packs.iter(), seed, sample);
-        for (sample, size) in [(Sample::Percent(10.0), 20), (Sample::Count(7), 7), (Sample::Percent(0.01), 1), (Sample::Count(999), 200)] {
+        for (sample, size) in
+            [(Sample::Percent(10.0), 20), (Sample::Count(7), 7), (Sample::Percent(0.01), 1), (Sample::Count(999), 200)]
+        {
             assert_eq!(draw(1, sample).iter().filter(|chosen| **chosen).count(), size, "{sample:?}");
         }
         assert_eq!(draw(1, Sample::Count(9)), draw(1, Sample::Count(9)));

@@ -4,8 +4,8 @@
 
 use std::collections::HashMap;
 
-use super::check::{Certified, Check, Listing};
 use super::Result;
+use super::check::{Certified, Check, Listing};
 use crate::names::{GroupId, ObjectKey, WriterId};
 use crate::pack::keys::{self, Meaning};
 use crate::pack::record;
@@ -123,10 +123,15 @@ fn object(check: &Check<'_>, key: &ObjectKey, bytes: &[u8], meaning: Meaning) ->
             let (envelope, body) = signed(check, key, bytes, &kinds, &[by, SignedBy::Admin])?;
             if envelope.header.kind == ObjectKind::Fence {
                 let fence: record::Fence = record::decode(&body)?;
-                return if *fence.session == session.0 { Ok(()) } else { fault("fences another session than its slot's") };
+                return if *fence.session == session.0 {
+                    Ok(())
+                } else {
+                    fault("fences another session than its slot's")
+                };
             }
             let manifest: record::Manifest = record::decode(&body)?;
-            let fits = *manifest.session == session.0 && *manifest.writer == session.writer().0 && manifest.epoch == epoch;
+            let fits =
+                *manifest.session == session.0 && *manifest.writer == session.writer().0 && manifest.epoch == epoch;
             if envelope.signed_by == by && fits { Ok(()) } else { fault("names another session than its slot's") }
         }
         Meaning::Certificate(_) | Meaning::Run(_) | Meaning::Pack(..) | Meaning::Epoch => Ok(()),

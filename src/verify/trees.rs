@@ -7,9 +7,9 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::Result;
 use super::check::Check;
 use super::finding::Number;
-use super::Result;
 use crate::names::{ChunkId, ObjectKey, TreePath};
 use crate::pack::container::PackKind;
 use crate::pack::entry::{Content, Entry, Extent, Kind};
@@ -198,7 +198,8 @@ impl Walk<'_> {
                 });
                 for child in children.into_iter().rev() {
                     let base = child.base();
-                    let shape = Shape::Tree { level: level - 1, base, first: Some(child.first), entries: child.entries };
+                    let shape =
+                        Shape::Tree { level: level - 1, base, first: Some(child.first), entries: child.entries };
                     stack.push(Claim { id: child.id, shape, bytes: child.bytes });
                 }
                 Ok(sums(found, (*entries, claim.bytes)))
@@ -223,7 +224,11 @@ impl Walk<'_> {
                     }
                     _ => return Ok(Err(Malformed("a list is of another depth"))),
                 };
-                Ok(if found == Some(claim.bytes) { Ok(()) } else { Err(Malformed("a list is not as long as its file")) })
+                Ok(if found == Some(claim.bytes) {
+                    Ok(())
+                } else {
+                    Err(Malformed("a list is not as long as its file"))
+                })
             }
         }
     }
