@@ -99,7 +99,10 @@ pub fn run(repository: &Repository, plan: &Plan, control: &Control) -> Result<Re
     if request.verify {
         check::check(plan, &stored, &target, &notes, control, workers)?;
     }
-    target.finish()?;
+    // What the store refused may be had once it is mended: the marker stays, and the same restore goes on then.
+    if !notes.rest().store_failed {
+        target.finish()?;
+    }
     drop(stored);
     Ok(notes.into_report(began.elapsed().as_secs_f64()))
 }
@@ -477,7 +480,10 @@ impl Run<'_, '_> {
 /// Whether nothing was made.
 fn is_nothing(outcome: &Outcome) -> bool {
     let whole = |what: &Attribute| {
-        matches!(what, Attribute::Device | Attribute::Fifo | Attribute::Socket | Attribute::Symlink | Attribute::HardLink)
+        matches!(
+            what,
+            Attribute::Device | Attribute::Fifo | Attribute::Socket | Attribute::Symlink | Attribute::HardLink
+        )
     };
     outcome.losses.iter().any(|loss| whole(&loss.what)) || outcome.omitted.iter().any(|omitted| whole(&omitted.what))
 }

@@ -1,6 +1,7 @@
 //! Every test from outside, in one binary that links once.
 
 mod backup;
+mod restore;
 mod roles;
 mod store_contract;
 mod store_faults;
