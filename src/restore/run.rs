@@ -133,7 +133,7 @@ impl Run<'_, '_> {
 
     fn meet(&mut self, picked: Picked) -> Result<()> {
         let progress = &self.control.progress;
-        if progress.entries.fetch_add(1, Ordering::Relaxed) % 64 == 0
+        if progress.entries.fetch_add(1, Ordering::Relaxed).is_multiple_of(64)
             && let Ok(mut current) = progress.current.lock()
         {
             *current = picked.entry.path.to_string();

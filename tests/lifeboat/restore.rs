@@ -624,3 +624,47 @@ proptest! {
         prop_assert_eq!(seen(&root), seen(&to));
     }
 }
+
+const CHILD: &str = "LIFEBOAT_TEST_RESTORE";
+
+/// What `a_killed_restore_is_continued` runs as a process of its own; without its variable it does nothing.
+#[test]
+#[ignore = "only started by another test"]
+fn child_that_is_killed() {
+    let Ok(text) = std::env::var(CHILD) else { return };
+    let [store, key, root, to] = text.split('|').collect::<Vec<_>>()[..] else { panic!("{text}") };
+    let key = fs::read_to_string(key).unwrap();
+    let repository = reopen(Arc::new(LocalStore::open(Path::new(store)).unwrap()), &key);
+    go(&repository, wish(&repository, Some(Path::new(root)), Path::new(to))).unwrap();
+}
+
+#[test]
+fn a_killed_restore_is_continued() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = plant(dir.path());
+    let (repository, store, key) = local(dir.path());
+    backup(&repository, &root);
+    let (key_file, to) = (dir.path().join("key"), dir.path().join("out"));
+    fs::write(&key_file, &key).unwrap();
+    let text = [&store, &key_file, &root, &to].map(|path| path.to_str().unwrap().to_owned()).join("|");
+    for _ in 0..3 {
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--ignored", "--exact", "restore::child_that_is_killed"])
+            .env(CHILD, &text)
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        // Killed once it has begun, wherever it is by then.
+        while !to.join(".lifeboat-restore").exists() && child.try_wait().unwrap().is_none() {
+            std::thread::yield_now();
+        }
+        std::thread::sleep(std::time::Duration::from_millis(30));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        if !to.join(".lifeboat-restore").exists() {
+            fs::remove_dir_all(&to).unwrap();
+        }
+    }
+    whole(&repository, wish(&repository, Some(&root), &to));
+    same(&root, &to);
+}
