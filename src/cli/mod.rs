@@ -1,1 +1,184 @@
+//! The command line: arguments in, exit code out.
+//!
+//! Owns verbs, flags, and what people see of both. Refuses to do the work: each verb turns its arguments into a request, hands
+//! it to the journey of that name, and shows the report. Data go to standard output, talk to standard error; a verb appears
+//! here when it works.
 
+mod backup;
+mod client;
+mod config;
+mod exit;
+mod failure;
+mod init;
+mod interrupt;
+mod key;
+mod log;
+mod ls;
+mod memory;
+mod open;
+mod place;
+mod progress;
+mod run;
+mod screen;
+mod secrets;
+mod select;
+mod snapshots;
+mod stats;
+mod status;
+mod text;
+mod token;
+mod verify;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use exit::Exit;
+use failure::Result;
+use screen::Screen;
+
+/// Backups that prove they restore.
+#[derive(Parser)]
+#[command(name = "lifeboat", version, after_help = exit::HELP, max_term_width = 100, disable_help_subcommand = true)]
+struct Arguments {
+    #[command(flatten)]
+    globals: Globals,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+/// Flags that stand anywhere.
+#[derive(Clone, clap::Args)]
+#[command(next_help_heading = "Options of every command")]
+pub struct Globals {
+    /// The repository: a directory, or its file:// address
+    #[arg(long, global = true, value_name = "URL", env = "LIFEBOAT_REPO", hide_env_values = true)]
+    repo: Option<String>,
+    /// A key file or recovery sheet; `-` reads it from standard input [env: LIFEBOAT_KEY]
+    #[arg(long, global = true, value_name = "FILE")]
+    key: Option<PathBuf>,
+    /// A file with the passphrase of a key slot; `-` reads it from standard input
+    #[arg(long, global = true, value_name = "FILE")]
+    passphrase_file: Option<PathBuf>,
+    /// No progress and no notes; warnings and errors stay
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    quiet: bool,
+    /// Whole ids in tables, and events of interest; twice for what is of use to developers
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+    /// Print one JSON document on standard output
+    #[arg(long, global = true)]
+    json: bool,
+    /// No colour (so does NO_COLOR in the environment)
+    #[arg(long, global = true)]
+    no_color: bool,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Make a repository
+    Init(init::Arguments),
+    /// Save files and directories as a snapshot
+    Backup(backup::Arguments),
+    /// List snapshots
+    Snapshots(snapshots::Arguments),
+    /// List what a snapshot holds
+    Ls(ls::Arguments),
+    /// Prove that what is stored is what was stored
+    Verify(verify::Arguments),
+    /// Tell how much the repository holds
+    Stats,
+    /// Keys: who may open, read and write
+    #[command(subcommand)]
+    Key(key::Verb),
+    /// Check and explain configuration files
+    #[command(subcommand)]
+    Config(config::Verb),
+    /// Tell whether the running daemon could recover its policies now
+    Status(status::Arguments),
+    /// Runs of the daemon: start, list, show, cancel
+    #[command(subcommand)]
+    Run(run::Verb),
+    /// Drills of the daemon: prove that a policy restores
+    #[command(subcommand)]
+    Drill(run::DrillVerb),
+    /// Tokens for the daemon's HTTP endpoint
+    #[command(subcommand)]
+    Token(token::Verb),
+}
+
+/// What every verb gets.
+pub struct Context {
+    globals: Globals,
+    screen: Screen,
+}
+
+/// Runs one command.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    // Clap colours its own messages before anything is parsed.
+    let plain = arguments.iter().any(|argument| argument == "--no-color");
+    let parsed = parse(&arguments, plain);
+    let Arguments { globals, verb } = match parsed {
+        Ok(parsed) => parsed,
+        Err(error) => {
+            // Help goes to standard output and is done; a mistake goes to standard error. A closed pipe changes neither.
+            let _ = error.print();
+            return if error.use_stderr() { Exit::Usage.into() } else { Exit::Done.into() };
+        }
+    };
+    let screen = Screen::new(globals.json, globals.quiet, globals.verbose, globals.no_color);
+    log::of_a_command(&screen);
+    let context = Context { globals, screen };
+    let result = verb.run(&context).and_then(|exit| context.screen.flush().map(|()| exit));
+    context.screen.wipe();
+    match result {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            // What was printed so far is still true.
+            let _ = context.screen.flush();
+            context.screen.fail(&failure);
+            failure.exit.into()
+        }
+    }
+}
+
+fn parse(arguments: &[OsString], plain: bool) -> std::result::Result<Arguments, clap::Error> {
+    use clap::{CommandFactory, FromArgMatches};
+    let color = if plain { clap::ColorChoice::Never } else { clap::ColorChoice::Auto };
+    let mut command = Arguments::command().color(color);
+    let matches = command.try_get_matches_from_mut(arguments)?;
+    Arguments::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+}
+
+impl Verb {
+    fn run(self, context: &Context) -> Result<Exit> {
+        match self {
+            Verb::Init(arguments) => init::run(context, &arguments),
+            Verb::Backup(arguments) => backup::run(context, arguments),
+            Verb::Snapshots(arguments) => snapshots::run(context, &arguments),
+            Verb::Ls(arguments) => ls::run(context, &arguments),
+            Verb::Verify(arguments) => verify::run(context, &arguments),
+            Verb::Stats => stats::run(context),
+            Verb::Key(verb) => key::run(context, &verb),
+            Verb::Config(verb) => config::run(context, &verb),
+            Verb::Status(arguments) => status::run(context, &arguments),
+            Verb::Run(verb) => run::run(context, &verb),
+            Verb::Drill(verb) => run::drill(context, &verb),
+            Verb::Token(verb) => token::run(context, &verb),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_arguments_contradict_nothing() {
+        Arguments::command().debug_assert();
+    }
+}

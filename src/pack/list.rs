@@ -15,7 +15,8 @@ pub const INLINE_EXTENTS: usize = 64;
 const NODE_MIN: usize = 64;
 const NODE_MAX: usize = 2048;
 const NODE_CUT: u32 = u32::MAX / 256;
-const DEPTH_MAX: u8 = 8;
+/// No file has more levels of list nodes.
+pub const LIST_DEPTH_MAX: u8 = 8;
 
 /// Where finished list nodes go.
 pub trait ListSink {
@@ -140,7 +141,7 @@ impl<'a, S: ListSource> ListReader<'a, S> {
             let node = ListNode::decode(&self.source.list_node(&id)?).map_err(wrong)?;
             match (node, depth) {
                 (ListNode::Extents(extents), 1) => self.extents = extents.into_iter(),
-                (ListNode::Children { level, children }, 2..=DEPTH_MAX) if level == depth - 1 => {
+                (ListNode::Children { level, children }, 2..=LIST_DEPTH_MAX) if level == depth - 1 => {
                     self.pending.extend(children.iter().rev().map(|(id, _)| (*id, depth - 1)));
                 }
                 _ => return Err(wrong(Malformed("a list is of another depth"))),
@@ -162,7 +163,7 @@ pub fn each_list_node<S: ListSource>(
         let wrong = |cause| S::Error::from(NodeError { id, cause });
         match (ListNode::decode(&source.list_node(&id)?).map_err(wrong)?, depth) {
             (ListNode::Extents(_), 1) => {}
-            (ListNode::Children { children, .. }, 2..=DEPTH_MAX) => {
+            (ListNode::Children { children, .. }, 2..=LIST_DEPTH_MAX) => {
                 pending.extend(children.iter().rev().map(|(id, _)| (*id, depth - 1)));
             }
             _ => return Err(wrong(Malformed("a list is of another depth"))),

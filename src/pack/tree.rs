@@ -19,7 +19,7 @@ const INNER_CHILDREN_MIN: usize = 16;
 const INNER_CHILDREN_MAX: usize = 512;
 const INNER_CUT: u32 = u32::MAX / 96;
 /// 16^LEVELS_MAX children would be more entries than can exist.
-const LEVELS_MAX: u8 = 16;
+pub const LEVELS_MAX: u8 = 16;
 
 /// Where finished nodes go.
 pub trait NodeSink {

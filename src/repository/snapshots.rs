@@ -94,7 +94,8 @@ impl record::Source {
 }
 
 impl Selection {
-    fn fits(&self, snapshot: &Snapshot) -> bool {
+    /// Whether a snapshot is one of those; what this key cannot read fits nothing.
+    pub fn fits(&self, snapshot: &Snapshot) -> bool {
         let Some(body) = &snapshot.body else { return false };
         self.writer.is_none_or(|writer| writer == snapshot.writer)
             && self.policy.as_ref().is_none_or(|policy| body.policy.as_ref() == Some(policy))
@@ -212,8 +213,11 @@ fn read_slot(
     let damaged = |cause| Error::Damaged { key: slot.clone(), cause };
     let envelope = Envelope::parse(&bytes, slot, repository.id).map_err(damaged)?;
     if envelope.header.kind == ObjectKind::Fence {
-        repository.open_signed(ObjectKind::Fence, slot, &bytes)?;
-        return Ok(None);
+        // A writer fences sessions of its own only; the admin may fence any.
+        return match repository.open_signed(ObjectKind::Fence, slot, &bytes)? {
+            (SignedBy::Writer(writer), _) if writer != session.writer() => Err(damaged(ObjectError::Signature)),
+            _ => Ok(None),
+        };
     }
     let (by, outer) = repository.open_signed(ObjectKind::Manifest, slot, &bytes)?;
     let writer = session.writer();

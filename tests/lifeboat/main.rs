@@ -1,6 +1,9 @@
 //! Every test from outside, in one binary that links once.
 
 mod backup;
+mod damage;
+mod drill;
+mod kill;
 mod restore;
 mod roles;
 mod store_contract;

@@ -2,6 +2,7 @@
 
 pub mod faulty;
 pub mod repo;
+pub mod small;
 
 use lifeboat::names::{ObjectKey, SessionId, WriterId};
 

@@ -1,0 +1,251 @@
+//! `lifeboat restore`: a snapshot becomes files again.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+
+use clap::ValueEnum;
+use serde_json::json;
+
+use super::exit::Exit;
+use super::failure::{Failure, Result};
+use super::place::Place;
+use super::select::Latest;
+use super::text::{count, duration, plural};
+use super::{Context, interrupt, open, progress};
+use crate::names::escape;
+use crate::repository::Snapshots;
+use crate::restore::{self, Control, Overwrite, Plan, Report, Request, Start};
+use crate::target::OwnerBy;
+use crate::units::ByteCount;
+
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// `latest` or an id, and the path whose content to restore
+    #[arg(value_name = "SNAPSHOT[:PATH]")]
+    place: OsString,
+    /// Where to: what lies under PATH goes into DIR, a file lands as DIR/name
+    #[arg(long, value_name = "DIR")]
+    to: PathBuf,
+    /// What becomes of files that stand in DIR
+    #[arg(long, value_name = "WHEN", default_value = "never")]
+    overwrite: When,
+    /// Remove from DIR what the snapshot does not hold
+    #[arg(long)]
+    delete: bool,
+    /// Say what would be done, and do nothing
+    #[arg(long, conflicts_with = "verify")]
+    dry_run: bool,
+    /// Read everything again afterwards and compare it with the snapshot
+    #[arg(long)]
+    verify: bool,
+    /// As root too: no owners, setuid bits, capabilities or devices
+    #[arg(long)]
+    unprivileged: bool,
+    /// Find owners by their names on this machine, and not by their numbers
+    #[arg(long)]
+    owner_by_name: bool,
+    #[command(flatten)]
+    latest: Latest,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum When {
+    /// DIR must be empty or absent; the same restore may continue
+    Never,
+    /// Keep files whose size, time and attributes agree
+    IfChanged,
+    /// Write every file anew
+    Always,
+}
+
+pub fn run(context: &Context, arguments: &Arguments) -> Result<Exit> {
+    let Context { globals, screen } = context;
+    let place = Place::parse(&arguments.place)?;
+    let to = std::path::absolute(&arguments.to).map_err(|cause| Failure::file("find", &arguments.to, cause))?;
+    let repository = open::repository(globals, screen)?;
+    repository.need_reader("restoring content")?;
+    let selection = arguments.latest.selection(&repository, &place.snapshot)?;
+    let snapshots = Snapshots::list(&repository)?;
+    let request = Request {
+        path: place.path,
+        overwrite: match arguments.overwrite {
+            When::Never => Overwrite::Never,
+            When::IfChanged => Overwrite::IfChanged,
+            When::Always => Overwrite::Always,
+        },
+        delete: arguments.delete,
+        verify: arguments.verify,
+        privileged: rustix::process::geteuid().is_root() && !arguments.unprivileged,
+        owner: if arguments.owner_by_name { OwnerBy::Name } else { OwnerBy::Number },
+        ..Request::new(snapshots.find(&place.snapshot, &selection)?.clone(), to)
+    };
+    let control = Control::default();
+    interrupt::watch(control.cancel.clone())?;
+    let plan = restore::plan(&repository, request, &control)?;
+    for warning in &plan.warnings {
+        screen.warn(warning);
+    }
+    if arguments.dry_run {
+        return show_plan(context, &plan);
+    }
+    let watched = &control.progress;
+    let look = || progress::Seen {
+        bytes: watched.bytes.load(Ordering::Relaxed),
+        bytes_total: Some(plan.totals.bytes),
+        things: plural(watched.files.load(Ordering::Relaxed), "file", "files"),
+        problems: watched.problems.load(Ordering::Relaxed),
+        current: watched.current.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+    };
+    let report = progress::while_running(screen, &|| None, &look, || restore::run(&repository, &plan, &control))?;
+    show(context, &plan, &report)
+}
+
+fn start_word(start: Start) -> &'static str {
+    match start {
+        Start::Empty => "empty",
+        Start::Continued => "continued",
+        Start::Over => "over",
+    }
+}
+
+fn show_plan(context: &Context, plan: &Plan) -> Result<Exit> {
+    let screen = &context.screen;
+    let totals = &plan.totals;
+    if screen.json {
+        screen.document(&json!({
+            "dry_run": true,
+            "snapshot": plan.request.snapshot.id.to_string(),
+            "to": plan.request.to.display().to_string(),
+            "start": start_word(plan.start),
+            "files": totals.files,
+            "directories": totals.directories,
+            "others": totals.others,
+            "bytes": totals.bytes,
+            "warnings": plan.warnings,
+        }))?;
+    } else {
+        screen.line(format!("would {}", plan.to_string().lines().next().unwrap_or_default()))?;
+        let others = if totals.others == 0 { String::new() } else { format!(", {} others", count(totals.others)) };
+        screen.line(format!(
+            "{}, {}{others}: {}",
+            plural(totals.files, "file", "files"),
+            plural(totals.directories, "directory", "directories"),
+            ByteCount(totals.bytes),
+        ))?;
+        screen.line(match plan.start {
+            Start::Empty => "the target is empty",
+            Start::Continued => "an interrupted restore would be continued",
+            Start::Over => "the target holds files",
+        })?;
+        if plan.request.delete {
+            screen.line("what the snapshot does not hold would be removed")?;
+        }
+    }
+    Ok(if plan.gaps > 0 { Exit::Damage } else { Exit::Done })
+}
+
+fn show(context: &Context, plan: &Plan, report: &Report) -> Result<Exit> {
+    let screen = &context.screen;
+    let damaged: Vec<String> =
+        report.damaged.iter().map(|damaged| format!("{}: {}", damaged.path, damaged.error)).collect();
+    for (label, sentences, all) in [
+        ("error", &damaged, report.damaged_count),
+        ("error", &report.differences, report.differences_count),
+        ("warning", &report.losses, report.losses_count),
+    ] {
+        for sentence in sentences {
+            screen.labelled(label, sentence);
+        }
+        let more = all.saturating_sub(sentences.len() as u64);
+        if more > 0 {
+            screen.labelled(label, &format!("and {} more", count(more)));
+        }
+    }
+    if screen.json {
+        screen.document(&json!({
+            "snapshot": plan.request.snapshot.id.to_string(),
+            "to": plan.request.to.display().to_string(),
+            "start": start_word(plan.start),
+            "files": report.files,
+            "directories": report.directories,
+            "others": report.others,
+            "bytes": report.bytes,
+            "fetched_bytes": report.bytes_fetched,
+            "unchanged": report.skipped_unchanged,
+            "deleted": report.deleted,
+            "omitted": report.omitted,
+            "losses": report.losses,
+            "losses_count": report.losses_count,
+            "verified_files": report.verified_files,
+            "differences": report.differences,
+            "differences_count": report.differences_count,
+            "damaged": damaged,
+            "damaged_count": report.damaged_count,
+            "seconds": report.seconds,
+            "whole": report.is_whole(),
+        }))?;
+    } else if !screen.quiet {
+        lines(context, plan, report)?;
+    }
+    screen.flush()?;
+    verdict(report)
+}
+
+fn lines(context: &Context, plan: &Plan, report: &Report) -> Result<()> {
+    let screen = &context.screen;
+    let others = if report.others == 0 { String::new() } else { format!(", {} others", count(report.others)) };
+    screen.line(format!(
+        "restored {}, {}{others}: {} in {}",
+        plural(report.files, "file", "files"),
+        plural(report.directories, "directory", "directories"),
+        ByteCount(report.bytes),
+        duration(report.seconds),
+    ))?;
+    if report.skipped_unchanged > 0 {
+        screen.line(format!(
+            "kept     {} that stood as they should",
+            plural(report.skipped_unchanged, "file", "files")
+        ))?;
+    }
+    if report.deleted > 0 {
+        screen.line(format!("removed  {} that the snapshot does not hold", plural(report.deleted, "name", "names")))?;
+    }
+    if plan.request.verify {
+        screen.line(format!("compared {}", plural(report.verified_files, "file", "files")))?;
+    }
+    if !report.omitted.is_empty() {
+        let omitted: Vec<String> =
+            report.omitted.iter().map(|(what, times)| format!("{what} ({})", count(*times))).collect();
+        screen.line(format!("left out without root's rights: {}", omitted.join(", ")))?;
+    }
+    let path = plan.request.path.as_deref().unwrap_or(b"/");
+    screen.line(format!(
+        "snapshot {}:{} to {}",
+        plan.request.snapshot.id.short(),
+        escape(path),
+        plan.request.to.display()
+    ))
+}
+
+/// What is worst decides.
+fn verdict(report: &Report) -> Result<Exit> {
+    if report.store_failed {
+        return Err(Failure::new(Exit::Failed, "the store failed, and files are missing or incomplete"));
+    }
+    if report.damaged_count > 0 {
+        let files = plural(report.damaged_count, "file is", "files are");
+        return Err(Failure::new(Exit::Damage, format!("{files} damaged in the repository and could not be restored"))
+            .hint("another snapshot may hold them whole; `lifeboat verify --level data` lists all damage"));
+    }
+    if report.differences_count > 0 {
+        let files = plural(report.differences_count, "difference", "differences");
+        return Err(Failure::new(Exit::Failed, format!("the target does not hold what was restored: {files}")));
+    }
+    if report.losses_count > 0 {
+        let losses = plural(report.losses_count, "attribute or entry", "attributes or entries");
+        return Err(Failure::new(Exit::Losses, format!("{losses} could not be set")));
+    }
+    Ok(Exit::Done)
+}
