@@ -533,7 +533,7 @@ fn the_repository_itself_is_no_target() {
 }
 
 #[test]
-fn a_tree_without_room_is_refused_before_it_begins() {
+fn holes_need_no_room_and_stay_holes() {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path().join("tree");
     fs::create_dir(&root).unwrap();
@@ -570,7 +570,7 @@ fn an_unprivileged_restore_says_what_it_leaves_out() {
 }
 
 #[test]
-fn many_windows_and_one_file_in_several_of_them_come_back() {
+fn more_files_than_one_window_holds_come_back() {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path().join("tree");
     fs::create_dir_all(root.join("a/b")).unwrap();

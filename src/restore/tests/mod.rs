@@ -300,3 +300,44 @@ fn a_chunk_is_read_from_another_pack_when_one_is_gone_even_if_that_came_after_th
     let report = go(&repository, last).unwrap();
     assert_eq!(names(&report), ["a", "b"]);
 }
+
+#[test]
+fn a_file_that_spans_several_windows_comes_back_with_its_other_name() {
+    let repository = repository();
+    let mut forge = Forge::new(&repository);
+    let (one, two) = (forge.data(b"0123456789abcdef"), forge.data(b"fedcba9876543210"));
+    let mut extents = vec![one; 300_000];
+    extents[1] = Extent::Hole { len: 16 };
+    extents[299_999] = two;
+    assert!(extents.len() * 192 > 2 * window::WINDOW_BYTES);
+    let list = forge.list(extents);
+    let mut names = [file("a", 4_800_000, list.clone()), file("b", 4_800_000, list)];
+    names.iter_mut().for_each(|entry| entry.link_group = Some(1));
+    let [a, b] = names;
+    let source = forge.source("/src", vec![dir(""), a, b]);
+    forge.commit(vec![source]);
+    let out = tempfile::tempdir().unwrap();
+    let report = go(&repository, wish(&repository, &out.path().join("to"))).unwrap();
+    assert!(report.is_whole(), "{report:?}");
+    let bytes = fs::read(out.path().join("to/a")).unwrap();
+    let mut wanted = b"0123456789abcdef".repeat(299_999);
+    wanted[16..32].fill(0);
+    wanted.extend_from_slice(b"fedcba9876543210");
+    assert!(bytes == wanted);
+    let inode = |name: &str| fs::metadata(out.path().join("to").join(name)).unwrap().ino();
+    assert_eq!(inode("a"), inode("b"));
+}
+
+#[test]
+fn what_does_not_fit_is_refused_before_anything_is_made() {
+    let repository = repository();
+    let mut forge = Forge::new(&repository);
+    let large = Extent::Data { id: ChunkId([1; 32]), len: u32::MAX };
+    let list = forge.list(vec![large; 100_000]);
+    let source = forge.source("/src", vec![dir(""), file("a", 100_000 * u64::from(u32::MAX), list)]);
+    forge.commit(vec![source]);
+    let out = tempfile::tempdir().unwrap();
+    let error = go(&repository, wish(&repository, &out.path().join("to"))).unwrap_err();
+    assert!(matches!(error, Error::Space { .. }), "{error}");
+    assert!(!out.path().join("to").exists());
+}
