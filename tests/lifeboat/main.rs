@@ -4,6 +4,7 @@ mod backup;
 mod damage;
 mod drill;
 mod kill;
+mod restore;
 mod roles;
 mod store_contract;
 mod store_faults;
