@@ -18,6 +18,7 @@ mod memory;
 mod open;
 mod place;
 mod progress;
+mod restore;
 mod run;
 mod screen;
 mod secrets;
@@ -86,6 +87,8 @@ enum Verb {
     Snapshots(snapshots::Arguments),
     /// List what a snapshot holds
     Ls(ls::Arguments),
+    /// Bring files back from a snapshot
+    Restore(restore::Arguments),
     /// Prove that what is stored is what was stored
     Verify(verify::Arguments),
     /// Tell how much the repository holds
@@ -160,6 +163,7 @@ impl Verb {
             Verb::Backup(arguments) => backup::run(context, arguments),
             Verb::Snapshots(arguments) => snapshots::run(context, &arguments),
             Verb::Ls(arguments) => ls::run(context, &arguments),
+            Verb::Restore(arguments) => restore::run(context, &arguments),
             Verb::Verify(arguments) => verify::run(context, &arguments),
             Verb::Stats => stats::run(context),
             Verb::Key(verb) => key::run(context, &verb),
