@@ -89,9 +89,9 @@ pub fn run(context: &Context, arguments: Arguments) -> Result<Exit> {
     if !report.multi_writer {
         let mode = StoreMode::SingleWriter { reason: "it accepted a second create of one object".into() };
         super::init::warn_of_single_writer(context, &mode);
-        memory::remember(repository.id, &mode, screen);
+        memory::remember(repository.id, &mode, memory::Seen::InPassing, screen);
     } else if memory::recall(repository.id).is_none() {
-        memory::remember(repository.id, &StoreMode::MultiWriter, screen);
+        memory::remember(repository.id, &StoreMode::MultiWriter, memory::Seen::InPassing, screen);
     }
     show(context, &report)
 }

@@ -7,6 +7,7 @@
 mod backup;
 mod client;
 mod config;
+mod daemon;
 mod exit;
 mod failure;
 mod init;
@@ -99,6 +100,8 @@ enum Verb {
     /// Check and explain configuration files
     #[command(subcommand)]
     Config(config::Verb),
+    /// Run the service: schedules, drills, and the HTTP endpoint
+    Daemon(daemon::Arguments),
     /// Tell whether the running daemon could recover its policies now
     Status(status::Arguments),
     /// Runs of the daemon: start, list, show, cancel
@@ -133,7 +136,10 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     let screen = Screen::new(globals.json, globals.quiet, globals.verbose, globals.no_color);
-    log::of_a_command(&screen);
+    match &verb {
+        Verb::Daemon(_) => log::of_the_daemon(&screen),
+        _ => log::of_a_command(&screen),
+    }
     let context = Context { globals, screen };
     let result = verb.run(&context).and_then(|exit| context.screen.flush().map(|()| exit));
     context.screen.wipe();
@@ -168,6 +174,7 @@ impl Verb {
             Verb::Stats => stats::run(context),
             Verb::Key(verb) => key::run(context, &verb),
             Verb::Config(verb) => config::run(context, &verb),
+            Verb::Daemon(arguments) => daemon::run(context, &arguments),
             Verb::Status(arguments) => status::run(context, &arguments),
             Verb::Run(verb) => run::run(context, &verb),
             Verb::Drill(verb) => run::drill(context, &verb),

@@ -9,6 +9,7 @@
 mod core;
 pub mod engine;
 mod jobs;
+pub mod journeys;
 mod places;
 mod scheduler;
 mod service;

@@ -1,1 +1,257 @@
+//! A drill: part of a snapshot is brought back into an empty place, and the answer is kept.
+//!
+//! Owns the sample drill: random files of a policy's latest snapshot, restored into scratch, compared with the snapshot by reading them again, scratch removed.
+//! Refuses to trust the restore's own report for what it compares: content, kind, size, modification time and permission bits are read back from the disk.
+//! What an unprivileged user may not set (owners, setuid, devices) is counted as outside the drill.
 
+mod scratch;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::Read;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::names::{SnapshotId, TreePath, escape};
+use crate::pack::entry::{Content, Entry, Extent, Kind};
+use crate::pack::list::ListReader;
+use crate::pack::tree::TreeReader;
+use crate::repository::{self, ChunkReader, Index, Repository, Scope, Selection, Snapshot, Snapshots};
+use crate::restore;
+
+pub use scratch::{Scratch, ScratchError};
+
+/// What to drill.
+pub struct Request<'r> {
+    pub selection: Selection,
+    /// How many files; fewer if the snapshot has fewer.
+    pub files: usize,
+    /// Where scratch directories may be made.
+    pub scratch: &'r Path,
+}
+
+/// What a drill found.
+#[derive(Clone, Debug)]
+pub struct Findings {
+    pub snapshot: SnapshotId,
+    pub checked_files: u64,
+    pub checked_bytes: u64,
+    /// Files that did not come back as they were, one sentence each, at most `MISMATCHES_NAMED`.
+    pub mismatches: Vec<String>,
+    pub mismatches_count: u64,
+    /// Sampled files whose comparison could not be made.
+    pub not_run: u64,
+    /// Owners, privileged bits and the like, which the drill's user may not set.
+    pub outside: u64,
+    pub seconds: f64,
+}
+
+const MISMATCHES_NAMED: usize = 100;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Repository(#[from] repository::Error),
+    #[error(transparent)]
+    Restore(#[from] restore::Error),
+    #[error(transparent)]
+    Scratch(#[from] ScratchError),
+}
+
+/// A sampled file: its path relative to `/`, and what the snapshot says of it.
+struct Sampled {
+    path: TreePath,
+    entry: Entry,
+}
+
+/// Runs a sample drill.
+pub fn sample(
+    repository: &Repository,
+    request: &Request<'_>,
+    control: &restore::Control,
+) -> std::result::Result<Findings, Error> {
+    let begun = std::time::Instant::now();
+    repository.need_reader("a drill")?;
+    let snapshots = Snapshots::list(repository)?;
+    let snapshot = snapshots.latest(&request.selection)?;
+    let index = Index::load(repository, Scope::Read, &mut |error| {
+        tracing::warn!(%error, "an index object does not verify; the drill goes on without it");
+    })?;
+    let reader = ChunkReader::new(repository, &index, snapshot.writer)?;
+    let sampled = draw(repository, snapshot, &reader, request.files)?;
+    let mut findings = Findings {
+        snapshot: snapshot.id,
+        checked_files: 0,
+        checked_bytes: 0,
+        mismatches: Vec::new(),
+        mismatches_count: 0,
+        not_run: 0,
+        outside: 0,
+        seconds: 0.0,
+    };
+    if sampled.is_empty() {
+        findings.not_run = 1;
+        return Ok(findings);
+    }
+    let scratch = Scratch::make(request.scratch)?;
+    let wanted: BTreeSet<TreePath> = sampled.iter().map(|sampled| sampled.path.clone()).collect();
+    let order = restore::Request {
+        files: Some(Arc::new(wanted)),
+        ..restore::Request::new(snapshot.clone(), scratch.path().to_owned())
+    };
+    let plan = restore::plan(repository, order, control)?;
+    let report = restore::run(repository, &plan, control)?;
+    findings.outside = report.omitted.values().sum::<u64>() + report.losses_count;
+    for file in &sampled {
+        if control.is_cancelled() {
+            return Err(restore::Error::Cancelled.into());
+        }
+        match compare(scratch.path(), file, &reader) {
+            Ok(None) => {}
+            Ok(Some(difference)) => {
+                findings.mismatches_count += 1;
+                if findings.mismatches.len() < MISMATCHES_NAMED {
+                    findings.mismatches.push(format!("/{}: {difference}", file.path));
+                }
+            }
+            Err(error) => {
+                findings.not_run += 1;
+                tracing::warn!(%error, path = %file.path, "a drilled file could not be compared");
+                continue;
+            }
+        }
+        findings.checked_files += 1;
+        findings.checked_bytes += file.entry.kind.size();
+    }
+    scratch.remove()?;
+    findings.seconds = begun.elapsed().as_secs_f64();
+    Ok(findings)
+}
+
+/// `count` files drawn with equal chances from all of the snapshot's (algorithm R: Vitter, ACM TOMS 1985).
+fn draw(
+    repository: &Repository,
+    snapshot: &Snapshot,
+    reader: &ChunkReader<'_>,
+    count: usize,
+) -> repository::Result<Vec<Sampled>> {
+    let mut dice = Dice::new();
+    let (mut drawn, mut seen): (Vec<Sampled>, u64) = (Vec::new(), 0);
+    for source in &snapshot.need_body(repository)?.sources {
+        let name = source.name.strip_prefix(b"/").unwrap_or(&source.name);
+        let Ok(base) = TreePath::from_bytes(name.to_vec()) else { continue };
+        let mut tree = TreeReader::new(reader, &source.tree());
+        while let Some((entry, _)) = tree.next_entry()? {
+            if !matches!(entry.kind, Kind::File { .. }) {
+                continue;
+            }
+            seen += 1;
+            let place = if drawn.len() < count { Some(drawn.len()) } else { dice.below(seen, count) };
+            let Some(place) = place else { continue };
+            let path = match (base.is_root(), entry.path.is_root()) {
+                (true, _) => entry.path.clone(),
+                (false, true) => base.clone(),
+                (false, false) => {
+                    let joined = [base.as_bytes(), b"/", entry.path.as_bytes()].concat();
+                    match TreePath::from_bytes(joined) {
+                        Ok(path) => path,
+                        Err(_) => continue,
+                    }
+                }
+            };
+            let sampled = Sampled { path, entry };
+            match drawn.get_mut(place) {
+                Some(old) => *old = sampled,
+                None => drawn.push(sampled),
+            }
+        }
+    }
+    Ok(drawn)
+}
+
+/// A stream of fair numbers from the kernel's randomness.
+struct Dice(blake3::OutputReader);
+
+impl Dice {
+    fn new() -> Self {
+        Self(blake3::Hasher::new_keyed(&crate::seal::random()).finalize_xof())
+    }
+
+    /// A number below `count` with the chance `count` in `seen`, else none. The bias of the modulus is below 2^-32 for any tree.
+    fn below(&mut self, seen: u64, count: usize) -> Option<usize> {
+        let mut bytes = [0; 8];
+        self.0.fill(&mut bytes);
+        usize::try_from(u64::from_le_bytes(bytes) % seen).ok().filter(|place| *place < count)
+    }
+}
+
+/// What differs between the file on disk and the snapshot; none if nothing does.
+fn compare(scratch: &Path, file: &Sampled, reader: &ChunkReader<'_>) -> std::io::Result<Option<String>> {
+    let path: PathBuf = scratch.join(std::ffi::OsString::from_vec(file.path.as_bytes().to_vec()));
+    let shown = || escape(path.as_os_str().as_bytes());
+    let Kind::File { size, content, .. } = &file.entry.kind else { return Ok(Some("is no file".into())) };
+    let found = match fs::symlink_metadata(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Ok(Some("did not come back".into()));
+        }
+        found => found?,
+    };
+    if !found.is_file() {
+        return Ok(Some(format!("{} is no regular file", shown())));
+    }
+    if found.len() != *size {
+        return Ok(Some(format!("has {} bytes instead of {size}", found.len())));
+    }
+    if (found.mtime(), found.mtime_nsec()) != (file.entry.mtime.secs, i64::from(file.entry.mtime.nanos)) {
+        return Ok(Some("has another modification time".into()));
+    }
+    if found.mode() & 0o777 != file.entry.mode & 0o777 {
+        return Ok(Some(format!("has mode {:o} instead of {:o}", found.mode() & 0o777, file.entry.mode & 0o777)));
+    }
+    let open = match fs::File::open(&path) {
+        // A file that its owner may not read: its content is out of reach, which is no pass.
+        Err(error) => return Err(error),
+        Ok(open) => open,
+    };
+    same_content(open, content, reader)
+}
+
+fn same_content(mut file: fs::File, content: &Content, reader: &ChunkReader<'_>) -> std::io::Result<Option<String>> {
+    let mut extents = ListReader::new(reader, content);
+    let (mut buffer, mut offset) = (Vec::new(), 0u64);
+    loop {
+        let extent = match extents.next_extent() {
+            Ok(None) => return Ok(None),
+            Ok(Some(extent)) => extent,
+            Err(error) => return Ok(Some(format!("the snapshot's list of its content is damaged: {error}"))),
+        };
+        let good = match extent {
+            Extent::Data { id, len } => {
+                buffer.resize(len as usize, 0);
+                file.read_exact(&mut buffer)?;
+                reader.ids().data(&buffer) == id
+            }
+            Extent::Hole { len } => is_zero(&mut file, len, &mut buffer)?,
+        };
+        if !good {
+            return Ok(Some(format!("differs at byte {offset} or within the {} after it", extent.len())));
+        }
+        offset += extent.len();
+    }
+}
+
+fn is_zero(file: &mut fs::File, len: u64, buffer: &mut Vec<u8>) -> std::io::Result<bool> {
+    let mut left = len;
+    while left > 0 {
+        let step = left.min(1 << 20) as usize;
+        buffer.resize(step, 0);
+        file.read_exact(buffer)?;
+        if buffer.iter().any(|byte| *byte != 0) {
+            return Ok(false);
+        }
+        left -= step as u64;
+    }
+    Ok(true)
+}

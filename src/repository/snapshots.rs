@@ -213,8 +213,11 @@ fn read_slot(
     let damaged = |cause| Error::Damaged { key: slot.clone(), cause };
     let envelope = Envelope::parse(&bytes, slot, repository.id).map_err(damaged)?;
     if envelope.header.kind == ObjectKind::Fence {
-        repository.open_signed(ObjectKind::Fence, slot, &bytes)?;
-        return Ok(None);
+        // A writer fences sessions of its own only; the admin may fence any.
+        return match repository.open_signed(ObjectKind::Fence, slot, &bytes)? {
+            (SignedBy::Writer(writer), _) if writer != session.writer() => Err(damaged(ObjectError::Signature)),
+            _ => Ok(None),
+        };
     }
     let (by, outer) = repository.open_signed(ObjectKind::Manifest, slot, &bytes)?;
     let writer = session.writer();

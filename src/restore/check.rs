@@ -120,10 +120,9 @@ fn sentence(path: &TreePath, difference: &Difference) -> String {
         Difference::Kind { wanted, found } => format!("{path} should be a {wanted:?} and is a {found:?}"),
         Difference::Size { wanted, found } => format!("{path} should have {wanted} bytes and has {found}"),
         Difference::Mode { wanted, found } => format!("{path} should have mode {wanted:o} and has {found:o}"),
-        Difference::Owner { wanted, found } => format!(
-            "{path} should belong to {}:{} and belongs to {}:{}",
-            wanted.0, wanted.1, found.0, found.1
-        ),
+        Difference::Owner { wanted, found } => {
+            format!("{path} should belong to {}:{} and belongs to {}:{}", wanted.0, wanted.1, found.0, found.1)
+        }
         Difference::Mtime { .. } => format!("{path}: its modification time differs"),
         Difference::Link { wanted, found } => {
             format!("{path} should lead to {} and leads to {}", escape(wanted), escape(found))

@@ -256,10 +256,8 @@ fn in_pack_order(mut wanted: Vec<Wanted>, mut frames: Vec<Frame>, order: &[u32])
     for (new, old) in by_place.iter().enumerate() {
         new_place[*old as usize] = new as u32;
     }
-    let mut sorted: Vec<Frame> = by_place
-        .iter()
-        .map(|old| Frame { location: frames[*old as usize].location, wanted: (0, 0) })
-        .collect();
+    let mut sorted: Vec<Frame> =
+        by_place.iter().map(|old| Frame { location: frames[*old as usize].location, wanted: (0, 0) }).collect();
     frames.clear();
     for chunk in &mut wanted {
         chunk.frame = new_place[chunk.frame as usize];
@@ -352,7 +350,10 @@ impl Work<'_, '_, '_> {
         let opener = match fetcher.packs.opener(fetcher.stored.repository, &first.location.pack) {
             Ok(opener) => opener,
             Err(error) => {
-                return frames.iter().try_for_each(|frame| self.frame_failed(frame, &error)).and_then(|()| passed(error));
+                return frames
+                    .iter()
+                    .try_for_each(|frame| self.frame_failed(frame, &error))
+                    .and_then(|()| passed(error));
             }
         };
         let read = |range: (u64, u64)| -> repository::Result<Vec<u8>> {

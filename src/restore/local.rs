@@ -73,7 +73,8 @@ fn is_zero(file: &TargetFile, offset: u64, len: u64, control: &Control, buffer: 
     while done < len {
         control.go_on()?;
         let step = (len - done).min(ZEROS_READ as u64);
-        if !read_chunk(file, offset.saturating_add(done), step as u32, buffer)? || buffer.iter().any(|byte| *byte != 0) {
+        if !read_chunk(file, offset.saturating_add(done), step as u32, buffer)? || buffer.iter().any(|byte| *byte != 0)
+        {
             return Ok(false);
         }
         done += step;

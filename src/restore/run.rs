@@ -477,7 +477,10 @@ impl Run<'_, '_> {
 /// Whether nothing was made.
 fn is_nothing(outcome: &Outcome) -> bool {
     let whole = |what: &Attribute| {
-        matches!(what, Attribute::Device | Attribute::Fifo | Attribute::Socket | Attribute::Symlink | Attribute::HardLink)
+        matches!(
+            what,
+            Attribute::Device | Attribute::Fifo | Attribute::Socket | Attribute::Symlink | Attribute::HardLink
+        )
     };
     outcome.losses.iter().any(|loss| whole(&loss.what)) || outcome.omitted.iter().any(|omitted| whole(&omitted.what))
 }

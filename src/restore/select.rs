@@ -112,7 +112,10 @@ impl Selection {
                 })?,
             };
             let wanted = |entry: &Entry| {
-                entry.kind.is_directory() && name.is_within(&entry.path) && entry.path != name && entry.path.is_within(&base)
+                entry.kind.is_directory()
+                    && name.is_within(&entry.path)
+                    && entry.path != name
+                    && entry.path.is_within(&base)
             };
             let above = above.into_iter().filter(wanted).filter(|entry| seen.insert(entry.path.clone())).collect();
             parts.push(Part { name, root: source.tree(), from, above });

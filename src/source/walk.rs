@@ -58,6 +58,14 @@ impl Found {
     pub fn problem(&self, kind: ProblemKind) -> Problem {
         self.dir.problem(&self.path, kind)
     }
+
+    /// What stands under the name now: programs replace files by renaming a new one over them.
+    pub fn again(&self) -> Result<Found, Problem> {
+        let descriptor = self.dir.descriptor().map_err(|kind| self.problem(kind))?;
+        let stat = stat_at(&*descriptor, self.name(), false)
+            .map_err(|errno| self.problem(ProblemKind::from_errno("looked at", errno)))?;
+        Ok(Found { stat, ..self.clone() })
+    }
 }
 
 /// An iterator over everything found. A problem stands where the entry (or, after a directory, its content) would have.

@@ -289,3 +289,38 @@ fn an_unchanged_run_asks_the_store_for_little() {
     let traffic = meter.traffic();
     assert!(traffic.creates <= 3, "{traffic:?}");
 }
+
+#[test]
+fn a_file_that_is_replaced_while_the_walk_goes_on_is_saved_as_it_is_then() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("tree");
+    fs::create_dir(&root).unwrap();
+    let busy = root.join("busy");
+    fs::write(&busy, b"0").unwrap();
+    let (repository, _) = fresh(Arc::new(MemoryStore::default()));
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for n in 0.. {
+                if stop.load(Ordering::SeqCst) {
+                    break;
+                }
+                let next = dir.path().join("next");
+                fs::write(&next, format!("{n}")).unwrap();
+                fs::rename(&next, &busy).unwrap();
+            }
+        });
+        for _ in 0..30 {
+            let report = backup(&repository, &root);
+            // Vanished, replaced, or read: never a failure of the run, and what is stored is a number.
+            let all = read_back(&repository);
+            let stored = all.iter().find(|(entry, _)| entry.path.as_bytes() == b"busy");
+            let problems = report.counts.vanished + report.counts.changed;
+            assert!(stored.is_some() || problems > 0);
+            if let Some((_, bytes)) = stored {
+                assert!(std::str::from_utf8(bytes).unwrap().parse::<u64>().is_ok());
+            }
+        }
+        stop.store(true, Ordering::SeqCst);
+    });
+}

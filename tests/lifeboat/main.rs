@@ -2,6 +2,7 @@
 
 mod backup;
 mod damage;
+mod drill;
 mod roles;
 mod store_contract;
 mod store_faults;
