@@ -37,7 +37,8 @@ impl Seen {
         let read = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
         Self {
             things: plural(read(&progress.files), "file", "files"),
-            bytes: read(&progress.bytes),
+            // Of a large file under way only what was read is known; of files that need no reading only their sizes.
+            bytes: read(&progress.bytes).max(read(&progress.bytes_read)),
             bytes_total: None,
             problems: read(&progress.problems),
             current: progress.current.lock().unwrap_or_else(PoisonError::into_inner).clone(),

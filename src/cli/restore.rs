@@ -92,7 +92,8 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<Exit> {
     }
     let watched = &control.progress;
     let look = || progress::Seen {
-        bytes: watched.bytes.load(Ordering::Relaxed),
+        // Of a large file under way only what was fetched for it is known.
+        bytes: watched.bytes.load(Ordering::Relaxed).max(watched.bytes_fetched.load(Ordering::Relaxed)),
         bytes_total: Some(plan.totals.bytes),
         things: plural(watched.files.load(Ordering::Relaxed), "file", "files"),
         problems: watched.problems.load(Ordering::Relaxed),

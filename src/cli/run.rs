@@ -233,6 +233,7 @@ fn show_list(screen: &Screen, body: &Value) -> Result<Exit> {
         ]);
     }
     table.drop_empty_columns();
+    table.fit(screen::output_width(), 16, &["Took", "New", "Files", "Snapshot", "Kind"]);
     if !runs.is_empty() {
         for line in table.lines(screen::output_width()) {
             screen.line(line)?;
