@@ -4,6 +4,7 @@ mod backup;
 mod cli;
 mod damage;
 mod drill;
+mod kill;
 mod roles;
 mod store_contract;
 mod store_faults;
