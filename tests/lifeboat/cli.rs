@@ -131,7 +131,7 @@ fn wrong_usage_ends_with_two() {
     desk.run(["restore", "latest"]).refused(2, "--to");
     desk.run(["verify", "--sample", "5%"]).refused(2, "level data");
     desk.run(["config", "next", "web", "-n", "10001"]).refused(2, "10001");
-    desk.run(["init", "--repo", "other"]).refused(2, "no");
+    desk.run(["init", "--repo", "other"]).refused(2, "needs a way in");
     desk.run(["snapshots", "--key", "admin.key", "--passphrase-file", "admin.key"]).refused(2, "two ways in");
     let id = desk.backup();
     desk.run(["ls", &id, "--policy", "x"]).refused(2, "`latest`");
@@ -473,6 +473,42 @@ fn a_daemon_that_is_not_there_ends_with_nine() {
         let ended = Ended::of(desk.command(arguments).args(["--config", "etc"]).output().unwrap());
         ended.refused(9, "cannot be reached");
     }
+}
+
+#[test]
+fn the_daemon_runs_drills_and_tells_through_its_socket() {
+    let desk = Desk::with_repository();
+    configure(&desk, "daily 02:30");
+    let main = fs::read_to_string(desk.path("etc/lifeboat.toml")).unwrap();
+    fs::write(desk.path("etc/lifeboat.toml"), main.replace("[daemon]", "[daemon]\nlisten = \"127.0.0.1:0\"")).unwrap();
+    let log = fs::File::create(desk.path("log")).unwrap();
+    let mut daemon = desk.command(["daemon", "--config", "etc"]).stderr(log).spawn().unwrap();
+    let ask = |arguments: &[&str]| Ended::of(desk.command(arguments).args(["--config", "etc"]).output().unwrap());
+    let ready = (0..600).any(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        ask(&["status"]).code == 0
+    });
+    let ended = [
+        ask(&["run", "start", "web", "--wait", "--json"]),
+        ask(&["drill", "run", "web", "--wait", "--json"]),
+        ask(&["status", "--json"]),
+        ask(&["run", "list", "--json"]),
+        ask(&["run", "start", "nope"]),
+    ];
+    let pid = rustix::process::Pid::from_child(&daemon);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    let stopped = daemon.wait().unwrap();
+    let log = fs::read_to_string(desk.path("log")).unwrap();
+    assert!(ready && stopped.success(), "{stopped} {log}");
+    let [run, drill, status, list, nope] = ended;
+    let json = |ended: &Ended| serde_json::from_str::<Value>(&ended.out).unwrap();
+    assert_eq!((run.code, &json(&run)["state"]), (0, &"succeeded".into()), "{run:?} {log}");
+    assert_eq!((drill.code, &json(&drill)["verdict"]), (0, &"pass".into()), "{drill:?} {log}");
+    assert_eq!(json(&status)["policies"][0]["state"], "ok", "{status:?}");
+    assert_eq!(json(&list).as_array().unwrap().len(), 2);
+    nope.refused(4, "no such policy");
+    assert!(log.contains("run finished") || log.contains("run.finished"), "{log}");
+    ask(&["status"]).refused(9, "cannot be reached");
 }
 
 #[test]
