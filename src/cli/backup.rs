@@ -214,9 +214,12 @@ fn show(context: &Context, report: &Report) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// How much of the source went to the store.
+/// How much of the source went to the store; of a tiny source, which is all overhead, there is nothing to say.
 fn saving(bytes: u64, stored: u64) -> String {
-    if bytes == 0 { String::new() } else { format!(" ({:.1} % of the source)", stored as f64 * 100.0 / bytes as f64) }
+    if stored > bytes || bytes == 0 {
+        return String::new();
+    }
+    format!(" ({:.1} % of the source)", stored as f64 * 100.0 / bytes as f64)
 }
 
 #[cfg(test)]

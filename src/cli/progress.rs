@@ -173,7 +173,7 @@ mod tests {
         for second in 1..=100u64 {
             let bytes = if second <= 50 { second * 100 } else { 5000 };
             let per_second = rate.after(Duration::from_secs(second), bytes);
-            assert_eq!(per_second > 0.0, second < 90, "{second}");
+            assert_eq!(per_second > 0.0, second < 89, "{second}");
         }
     }
 }

@@ -211,7 +211,7 @@ mod tests {
         table.row(vec!["bcdef".into(), "9".into(), String::new(), "/x".into()]);
         table.drop_empty_columns();
         let lines = table.lines(Some(24));
-        assert_eq!(lines, ["Name   Size  Paths", "a        10  /srv/数据…", "bcdef     9  /x"]);
+        assert_eq!(lines, ["Name   Size  Paths", "a        10  /srv/数据/…", "bcdef     9  /x"]);
         assert!(table.lines(None)[1].ends_with("/long/path"));
     }
 

@@ -199,6 +199,15 @@ fn two_ways_in_need_no_warning() {
     secret(&desk.path("pass"), "correct horse\n");
     let both = desk.run(["init", "--key-out", "admin.key", "--passphrase-file", "pass"]);
     assert_eq!((both.code, both.err.as_str()), (0, ""), "{both:?}");
+    secret(&desk.path("next"), "battery staple\n");
+    desk.good(["key", "add", "--passphrase-file", "pass", "--new-passphrase-file", "next"]);
+    let slots = |desk: &Desk| desk.json(["key", "list", "--json", "--passphrase-file", "next"])["slots"].clone();
+    assert_eq!(slots(&desk).as_array().unwrap().len(), 2);
+    desk.run(["key", "remove", "0123456789abcdef0123"]).refused(4, "no slot or writer");
+    for slot in slots(&desk).as_array().unwrap() {
+        desk.good(["key", "remove", slot["id"].as_str().unwrap()]);
+    }
+    desk.run(["snapshots", "--passphrase-file", "next"]).refused(12, "no key slot");
 }
 
 #[test]
