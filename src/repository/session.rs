@@ -30,6 +30,8 @@ use crate::store::{Create, Store};
 const HEARTBEAT: Duration = Duration::from_secs(600);
 /// Silent for longer, a session of another host is taken for dead in single-writer mode.
 const LEASE_SECONDS: i64 = 6 * 3600;
+/// An unfinished small object that nobody has written to for so long is nobody's.
+const STALE_SECONDS: i64 = 86_400;
 const HEADS_MAX: usize = 64;
 const RESTARTS_MAX: usize = 8;
 
@@ -101,6 +103,9 @@ impl<'a> WriteSession<'a> {
             session.announce()?;
             if repository.newest_epoch()? == epoch {
                 session.meet_others()?;
+                if let Err(error) = session.sweep() {
+                    tracing::warn!(%error, "leftovers could not be removed; they take space and do no harm");
+                }
                 return Ok((session, snapshots));
             }
             session.withdraw();
@@ -182,6 +187,29 @@ impl<'a> WriteSession<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Removes what crashed uploads left in the store: packs of sessions that are over, and small objects that nobody has written to for a day.
+    fn sweep(&self) -> Result<()> {
+        let store = &self.repository.store;
+        let now = time(self.clock).secs;
+        let mut open: Option<std::collections::HashSet<SessionId>> = None;
+        let mut failed = None;
+        let swept = store.sweep(&mut |leftover| {
+            let Some(session) = leftover.session() else { return now - leftover.modified > STALE_SECONDS };
+            if open.is_none() {
+                match store.list(keys::SESSIONS) {
+                    Ok(listed) => open = Some(listed.iter().filter_map(|l| session_of(&l.key)).collect()),
+                    Err(error) => failed = failed.take().or(Some(error)),
+                }
+            }
+            // A live session has a record, and had it before its first pack.
+            open.as_ref().is_some_and(|open| !open.contains(&session))
+        })?;
+        if swept.files > 0 {
+            tracing::info!(files = swept.files, bytes = swept.bytes, "leftovers of ended sessions removed");
+        }
+        failed.map_or(Ok(()), |error| Err(error.into()))
     }
 
     fn read_record(&self, session: SessionId, number: u32) -> Option<record::SessionRecord> {
@@ -269,6 +297,13 @@ impl<'a> WriteSession<'a> {
             body: ByteVec::from(sealed),
         };
         repository.seal_as_writer(ObjectKind::Manifest, slot, &record::encode(&manifest))
+    }
+}
+
+fn session_of(key: &ObjectKey) -> Option<SessionId> {
+    match keys::parse(key) {
+        Some(Meaning::SessionRecord(session, _)) => Some(session),
+        _ => None,
     }
 }
 

@@ -30,24 +30,18 @@ use object_store::local::LocalFileSystem;
 use object_store::{ObjectStore, PutMode, PutOptions, PutPayload};
 use rustix::fs::{AtFlags, Mode};
 
-use super::{Class, Create, Listed, Result, Store, StoreError, Upload, drive};
+use super::{Class, Create, Leftover, Listed, Result, Store, StoreError, Swept, Upload, drive};
 use crate::names::{ObjectKey, SessionId};
 use error::LocalError;
 pub use error::OpenError;
 use read::OpenFiles;
 use root::Root;
-pub use walk::Leftover;
 use walk::{Seen, Want};
 
 /// Where packs in the making lie; no key may begin with it.
 const TMP: &str = "tmp";
-
-/// What a sweep removed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Swept {
-    pub files: u64,
-    pub bytes: u64,
-}
+/// Where leftovers can lie: packs in the making, and small objects.
+const LEFTOVER_PREFIXES: [&str; 9] = ["tmp/", "config/", "keys/", "writers/", "revoked/", "w/", "i/", "s/", "probe/"];
 
 pub struct LocalStore {
     root: Arc<Root>,
@@ -72,42 +66,20 @@ impl LocalStore {
         Self::open(path)
     }
 
-    /// Files that are no objects: packs in the making, and what crashes left.
+    /// Files that are no objects: packs in the making, and what crashes left. Packs are made in `tmp/` only, so the many directories that
+    /// hold them are not looked into.
     pub fn leftovers(&self) -> Result<Vec<Leftover>> {
         let mut found = Vec::new();
-        walk::walk(&self.root, "", Want::Leftovers, &mut |seen| {
-            if let Seen::Leftover(leftover) = seen {
-                found.push(leftover);
-            }
-        })
-        .map_err(|cause| self.refuse("list", TMP, cause))?;
+        for prefix in LEFTOVER_PREFIXES {
+            walk::walk(&self.root, prefix, Want::Leftovers, &mut |seen| {
+                if let Seen::Leftover(leftover) = seen {
+                    found.push(leftover);
+                }
+            })
+            .map_err(|cause| self.refuse("list", TMP, cause))?;
+        }
         found.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(found)
-    }
-
-    /// Removes the leftovers that `is_dead` names as such.
-    ///
-    /// Only the leftovers of ended processes are dead. Were `name#1` removed under a process that is about to link it, and
-    /// made anew by another, the first would publish the second's unfinished bytes.
-    pub fn sweep(&self, mut is_dead: impl FnMut(&Leftover) -> bool) -> Result<Swept> {
-        let mut swept = Swept::default();
-        for leftover in self.leftovers()? {
-            if !is_dead(&leftover) {
-                continue;
-            }
-            match rustix::fs::unlinkat(&self.root.fd, &leftover.name, AtFlags::empty()) {
-                Ok(()) => {
-                    swept.files += 1;
-                    swept.bytes += leftover.bytes;
-                }
-                Err(rustix::io::Errno::NOENT) => {}
-                Err(errno) => {
-                    let cause = self.root.error("remove", &leftover.name, errno);
-                    return Err(self.refuse("delete", &leftover.name, cause));
-                }
-            }
-        }
-        Ok(swept)
     }
 
     fn refuse(&self, verb: &'static str, key: impl ToString, cause: LocalError) -> StoreError {
@@ -208,6 +180,29 @@ impl Store for LocalStore {
             Err(errno) => Err(self.root.error("remove", key.as_str(), errno)),
         };
         deleted.map_err(|cause| self.refuse("delete", key, cause))
+    }
+
+    /// Only the leftovers of ended processes are dead. Were `name#1` removed under a process that is about to link it, and
+    /// made anew by another, the first would publish the second's unfinished bytes.
+    fn sweep(&self, is_dead: &mut dyn FnMut(&Leftover) -> bool) -> Result<Swept> {
+        let mut swept = Swept::default();
+        for leftover in self.leftovers()? {
+            if !is_dead(&leftover) {
+                continue;
+            }
+            match rustix::fs::unlinkat(&self.root.fd, &leftover.name, AtFlags::empty()) {
+                Ok(()) => {
+                    swept.files += 1;
+                    swept.bytes += leftover.bytes;
+                }
+                Err(rustix::io::Errno::NOENT) => {}
+                Err(errno) => {
+                    let cause = self.root.error("remove", &leftover.name, errno);
+                    return Err(self.refuse("delete", &leftover.name, cause));
+                }
+            }
+        }
+        Ok(swept)
     }
 
     fn available_bytes(&self) -> Result<Option<u64>> {

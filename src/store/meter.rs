@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{Create, Listed, Result, Store, Upload};
+use super::{Create, Leftover, Listed, Result, Store, Swept, Upload};
 use crate::names::{ObjectKey, SessionId};
 
 /// Requests by verb, failed ones among them, and bytes of objects that went up and came down.
@@ -126,6 +126,10 @@ impl<S: Store> Store for Metered<S> {
 
     fn available_bytes(&self) -> Result<Option<u64>> {
         self.store.available_bytes()
+    }
+
+    fn sweep(&self, is_dead: &mut dyn FnMut(&Leftover) -> bool) -> Result<Swept> {
+        self.store.sweep(is_dead)
     }
 }
 

@@ -68,6 +68,38 @@ pub trait Store: Send + Sync {
 
     /// Bytes that can still be stored, where the store can tell.
     fn available_bytes(&self) -> Result<Option<u64>>;
+
+    /// Removes what crashes left of unfinished writes, where `is_dead` says so. All leftovers are listed before the first question is asked, so
+    /// whoever lists sessions to answer it sees every session that a leftover may belong to.
+    fn sweep(&self, is_dead: &mut dyn FnMut(&Leftover) -> bool) -> Result<Swept> {
+        let _ = is_dead; // this store leaves nothing behind
+        Ok(Swept::default())
+    }
+}
+
+/// What a sweep removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Swept {
+    pub files: u64,
+    pub bytes: u64,
+}
+
+/// A file that is no object: a pack in the making, or what a crash left of a write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Leftover {
+    /// Below the root: `tmp/<session>-<n>`, `tmp/create-<random>` or `<key>#<n>`.
+    pub name: String,
+    pub bytes: u64,
+    /// Seconds since 1970 of its last write, by the clock of whoever serves the disk.
+    pub modified: i64,
+}
+
+impl Leftover {
+    /// Whose pack it was to be; none for any other object, which took but a moment to write.
+    pub fn session(&self) -> Option<SessionId> {
+        let (session, _) = self.name.strip_prefix("tmp/")?.split_once('-')?;
+        session.parse().ok()
+    }
 }
 
 /// An object in the making. Dropped before `finish`, it leaves nothing that a listing shows.

@@ -5,7 +5,7 @@
 use std::ops::Range;
 
 use super::backoff::Pace;
-use super::{Class, Create, Listed, Result, Store, Upload};
+use super::{Class, Create, Leftover, Listed, Result, Store, Swept, Upload};
 use crate::names::{ObjectKey, SessionId};
 
 pub struct Retry<S> {
@@ -73,5 +73,9 @@ impl<S: Store> Store for Retry<S> {
 
     fn available_bytes(&self) -> Result<Option<u64>> {
         self.patiently(|store| store.available_bytes())
+    }
+
+    fn sweep(&self, is_dead: &mut dyn FnMut(&Leftover) -> bool) -> Result<Swept> {
+        self.store.sweep(is_dead)
     }
 }

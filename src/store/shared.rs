@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::{Create, Listed, Result, Store, Upload};
+use super::{Create, Leftover, Listed, Result, Store, Swept, Upload};
 use crate::names::{ObjectKey, SessionId};
 
 macro_rules! store_behind {
@@ -43,6 +43,10 @@ macro_rules! store_behind {
 
             fn available_bytes(&self) -> Result<Option<u64>> {
                 (**self).available_bytes()
+            }
+
+            fn sweep(&self, is_dead: &mut dyn FnMut(&Leftover) -> bool) -> Result<Swept> {
+                (**self).sweep(is_dead)
             }
         }
     };

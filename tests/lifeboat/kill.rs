@@ -74,8 +74,7 @@ impl Scene {
 
     /// Starts a command and kills it after a while. True if it was still running.
     fn kill(&self, arguments: &[&str], after: Duration) -> bool {
-        let mut child =
-            self.command(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let mut child = self.command(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         std::thread::sleep(after);
         let running = child.try_wait().unwrap().is_none();
         child.kill().unwrap();
@@ -122,7 +121,11 @@ fn a_killed_backup_harms_nothing_and_the_next_one_works() {
     let newest = scene.path("newest");
     scene.good(&["restore", &format!("latest:{tree_text}"), "--to", newest.to_str().unwrap()]);
     assert_same(&tree, &newest);
-    assert_eq!(fs::read_dir(scene.path("repository/tmp")).map(|entries| entries.count()).unwrap_or(0), 0, "leftovers are swept");
+    assert_eq!(
+        fs::read_dir(scene.path("repository/tmp")).map(|entries| entries.count()).unwrap_or(0),
+        0,
+        "leftovers are swept"
+    );
 }
 
 #[test]

@@ -93,7 +93,7 @@ fn leftovers_are_no_objects_and_are_swept_when_dead() {
     let (dead_pack, live_pack) = (format!("tmp/{}-3", session(2)), format!("tmp/{}-0", session(3)));
     assert_eq!(leftover_names(&store), ["s/one#17", "s/two#1", &dead_pack, &live_pack]);
 
-    let swept = store.sweep(|leftover| leftover.session() != Some(session(3))).unwrap();
+    let swept = store.sweep(&mut |leftover| leftover.session() != Some(session(3))).unwrap();
     assert_eq!((swept.files, swept.bytes), (3, 4 + 4 + 11));
     assert_eq!(leftover_names(&store), [live_pack]);
     assert_eq!(live.finish(&key("d/ab/live")).unwrap(), Create::Created);

@@ -9,26 +9,8 @@ use rustix::io::Errno;
 use super::TMP;
 use super::error::LocalError;
 use super::root::{Root, parent};
-use crate::names::{ObjectKey, SessionId};
-use crate::store::{Class, Listed};
-
-/// A file that is no object: a pack in the making, or what a crash left of a write.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Leftover {
-    /// Below the root: `tmp/<session>-<n>`, `tmp/create-<random>` or `<key>#<n>`.
-    pub name: String,
-    pub bytes: u64,
-    /// Seconds since 1970 of its last write, by the clock of whoever serves the disk.
-    pub modified: i64,
-}
-
-impl Leftover {
-    /// Whose pack it was to be; none for any other object, which took but a moment to write.
-    pub fn session(&self) -> Option<SessionId> {
-        let (session, _) = self.name.strip_prefix(TMP)?.strip_prefix('/')?.split_once('-')?;
-        session.parse().ok()
-    }
-}
+use crate::names::ObjectKey;
+use crate::store::{Class, Leftover, Listed};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Want {
@@ -80,7 +62,11 @@ pub(super) fn walk(root: &Root, prefix: &str, want: Want, visit: &mut dyn FnMut(
                 }
                 continue;
             }
-            if kind == FileType::RegularFile && want == Want::Objects && matches!(role, Role::Leftover) {
+            let unwanted = match want {
+                Want::Objects => matches!(role, Role::Leftover),
+                Want::Leftovers => matches!(role, Role::Object(_)),
+            };
+            if kind == FileType::RegularFile && unwanted {
                 continue;
             }
             let stat = match rustix::fs::statat(&fd, part.as_str(), AtFlags::SYMLINK_NOFOLLOW) {
