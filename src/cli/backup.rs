@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::exit::Exit;
 use super::failure::{Failure, Result};
-use super::text::{count, duration, plural};
+use super::text::{count, duration, local, plural, time_of};
 use super::{Context, interrupt, memory, open, progress};
 use crate::backup::{self, Control, Report, Request};
 use crate::clock::SystemClock;
@@ -76,7 +76,7 @@ pub fn run(context: &Context, arguments: Arguments) -> Result<Exit> {
         ..Request::default()
     };
     let repository = open::repository(globals, screen)?;
-    repository.need_writer("backing up")?;
+    refuse_revoked(&repository)?;
     let control = Control::default();
     interrupt::watch(control.cancel.clone())?;
     let watched = &control.progress;
@@ -89,11 +89,24 @@ pub fn run(context: &Context, arguments: Arguments) -> Result<Exit> {
     if !report.multi_writer {
         let mode = StoreMode::SingleWriter { reason: "it accepted a second create of one object".into() };
         super::init::warn_of_single_writer(context, &mode);
-        memory::remember(repository.id, &mode, screen);
+        memory::remember(repository.id, &mode, memory::Seen::InPassing, screen);
     } else if memory::recall(repository.id).is_none() {
-        memory::remember(repository.id, &StoreMode::MultiWriter, screen);
+        memory::remember(repository.id, &StoreMode::MultiWriter, memory::Seen::InPassing, screen);
     }
     show(context, &report)
+}
+
+/// A revoked writer could still store: what it stores would never count, and its runs should not look like backups.
+fn refuse_revoked(repository: &Repository) -> Result<()> {
+    let writer = repository.need_writer("backing up")?.id;
+    match repository.revocation(writer)? {
+        None => Ok(()),
+        Some(revocation) => {
+            let at = local(time_of(revocation.created));
+            let sentence = format!("the writer {writer} was revoked at {at}: its snapshots no longer count");
+            Err(Failure::new(Exit::Denied, sentence).hint("`lifeboat key export --role writer` makes another key"))
+        }
+    }
 }
 
 /// The path as the kernel sees it from here. A `..` goes where links lead, so the kernel is asked.
@@ -201,9 +214,12 @@ fn show(context: &Context, report: &Report) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// How much of the source went to the store.
+/// How much of the source went to the store; of a tiny source, which is all overhead, there is nothing to say.
 fn saving(bytes: u64, stored: u64) -> String {
-    if bytes == 0 { String::new() } else { format!(" ({:.1} % of the source)", stored as f64 * 100.0 / bytes as f64) }
+    if stored > bytes || bytes == 0 {
+        return String::new();
+    }
+    format!(" ({:.1} % of the source)", stored as f64 * 100.0 / bytes as f64)
 }
 
 #[cfg(test)]

@@ -37,6 +37,7 @@ pub enum Verb {
     Next {
         #[command(flatten)]
         config: Directory,
+        /// The policy's id
         #[arg(value_name = "POLICY")]
         policy: PolicyName,
         /// How many times to list
@@ -50,6 +51,7 @@ pub enum Verb {
     Show {
         #[command(flatten)]
         config: Directory,
+        /// The policy's id
         #[arg(value_name = "POLICY")]
         policy: PolicyName,
     },

@@ -6,7 +6,8 @@ use crate::repository::Error as RepositoryError;
 use crate::store::address::AddressError;
 use crate::store::local::OpenError;
 use crate::store::{Class, StoreError};
-use crate::{backup, catalog, verify};
+use crate::target::TargetError;
+use crate::{backup, catalog, restore, verify};
 
 /// How a command ended. An unknown code means failure.
 ///
@@ -139,6 +140,35 @@ impl ExitOf for backup::Error {
             Self::Repository(error) => error.exit(),
             Self::Cancelled => Exit::Interrupted,
             Self::Worker => Exit::Failed,
+        }
+    }
+}
+
+impl ExitOf for restore::Error {
+    fn exit(&self) -> Exit {
+        match self {
+            Self::Path { .. } | Self::InRepository { .. } | Self::DeleteWithoutOverwrite | Self::DeletePartial => {
+                Exit::Usage
+            }
+            Self::NotFound { .. } | Self::NoFiles => Exit::NotFound,
+            Self::Sources { .. } | Self::DeleteBlind => Exit::Damage,
+            Self::NotEmpty { .. } => Exit::Conflict,
+            Self::Space { .. } | Self::Inodes { .. } | Self::Worker => Exit::Failed,
+            Self::Look { cause, .. } => cause.exit(),
+            Self::Target(error) => error.exit(),
+            Self::Repository(error) => error.exit(),
+            Self::Cancelled => Exit::Interrupted,
+        }
+    }
+}
+
+impl ExitOf for TargetError {
+    fn exit(&self) -> Exit {
+        match self {
+            Self::ReadOnly { .. } => Exit::Denied,
+            Self::Exists { .. } | Self::Mounted { .. } | Self::OtherRestore { .. } => Exit::Conflict,
+            Self::Other { cause, .. } => cause.exit(),
+            _ => Exit::Failed,
         }
     }
 }

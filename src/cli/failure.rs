@@ -97,6 +97,13 @@ impl From<crate::store::StoreError> for Failure {
     }
 }
 
+impl From<crate::restore::Error> for Failure {
+    fn from(error: crate::restore::Error) -> Self {
+        let hint = error.hint();
+        Self { hint, ..Self::new(error.exit(), error) }
+    }
+}
+
 impl From<crate::verify::Error> for Failure {
     fn from(error: crate::verify::Error) -> Self {
         match error {

@@ -59,7 +59,7 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<Exit> {
         }
     })?;
     let id = made.key.repository();
-    memory::remember(id, &mode, screen);
+    memory::remember(id, &mode, memory::Seen::Probed, screen);
 
     let shown_file = key_file.as_ref().map(|file| file.path().display().to_string());
     if screen.json {

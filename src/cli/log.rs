@@ -38,3 +38,13 @@ pub fn of_a_command(screen: &Screen) {
     // Somebody else's subscriber, in a test, is as good.
     let _ = events.with_env_filter(filter(screen, "lifeboat=warn,error")).try_init();
 }
+
+/// For the daemon: a run's life and everything above it, with `--json` one object in a line.
+pub fn of_the_daemon(screen: &Screen) {
+    let events = builder()
+        .with_writer(std::io::stderr)
+        .with_ansi(screen.color)
+        .with_target(false)
+        .with_env_filter(filter(screen, "lifeboat=info,warn"));
+    let _ = if screen.json { events.json().try_init() } else { events.try_init() };
+}

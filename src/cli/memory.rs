@@ -5,6 +5,7 @@
 use std::path::PathBuf;
 
 use super::screen::Screen;
+use crate::clock::{Clock, SystemClock};
 use crate::names::RepositoryId;
 use crate::store::probe::StoreMode;
 
@@ -19,14 +20,24 @@ fn directory() -> Option<PathBuf> {
 }
 
 fn file(id: RepositoryId) -> Option<PathBuf> {
-    Some(directory()?.join(id.to_string()).join("store-mode"))
+    Some(directory()?.join(format!("probe-{id}")))
 }
 
-/// Notes how the store behaved.
-pub fn remember(id: RepositoryId, mode: &StoreMode, screen: &Screen) {
+/// How sure a note is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Seen {
+    /// A whole probe said so, just now.
+    Probed,
+    /// A write session noticed it in passing: a daemon still probes.
+    InPassing,
+}
+
+/// Notes how the store behaved: the time of the probe, and the mode, as the daemon does.
+pub fn remember(id: RepositoryId, mode: &StoreMode, seen: Seen, screen: &Screen) {
     let Some(path) = file(id) else { return };
     let directory = path.parent().map_or(Ok(()), std::fs::create_dir_all);
-    if let Err(error) = directory.and_then(|()| std::fs::write(&path, mode.as_str())) {
+    let at = if seen == Seen::Probed { SystemClock.now().secs } else { 0 };
+    if let Err(error) = directory.and_then(|()| std::fs::write(&path, format!("{at} {}\n", mode.as_str()))) {
         screen.warn(format!("the cache {} cannot be written ({error}); nothing else suffers", path.display()));
     }
 }
@@ -34,5 +45,6 @@ pub fn remember(id: RepositoryId, mode: &StoreMode, screen: &Screen) {
 /// How the store behaved when this host last wrote to it.
 pub fn recall(id: RepositoryId) -> Option<&'static str> {
     let text = std::fs::read_to_string(file(id)?).ok()?;
-    ["multi-writer", "single-writer"].into_iter().find(|mode| *mode == text.trim())
+    let word = text.split_whitespace().nth(1)?;
+    ["multi-writer", "single-writer"].into_iter().find(|mode| *mode == word)
 }

@@ -7,6 +7,7 @@
 mod backup;
 mod client;
 mod config;
+mod daemon;
 mod exit;
 mod failure;
 mod init;
@@ -18,6 +19,7 @@ mod memory;
 mod open;
 mod place;
 mod progress;
+mod restore;
 mod run;
 mod screen;
 mod secrets;
@@ -86,6 +88,8 @@ enum Verb {
     Snapshots(snapshots::Arguments),
     /// List what a snapshot holds
     Ls(ls::Arguments),
+    /// Bring files back from a snapshot
+    Restore(restore::Arguments),
     /// Prove that what is stored is what was stored
     Verify(verify::Arguments),
     /// Tell how much the repository holds
@@ -96,6 +100,8 @@ enum Verb {
     /// Check and explain configuration files
     #[command(subcommand)]
     Config(config::Verb),
+    /// Run the service: schedules, drills, and the HTTP endpoint
+    Daemon(daemon::Arguments),
     /// Tell whether the running daemon could recover its policies now
     Status(status::Arguments),
     /// Runs of the daemon: start, list, show, cancel
@@ -130,7 +136,10 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     let screen = Screen::new(globals.json, globals.quiet, globals.verbose, globals.no_color);
-    log::of_a_command(&screen);
+    match &verb {
+        Verb::Daemon(_) => log::of_the_daemon(&screen),
+        _ => log::of_a_command(&screen),
+    }
     let context = Context { globals, screen };
     let result = verb.run(&context).and_then(|exit| context.screen.flush().map(|()| exit));
     context.screen.wipe();
@@ -160,10 +169,12 @@ impl Verb {
             Verb::Backup(arguments) => backup::run(context, arguments),
             Verb::Snapshots(arguments) => snapshots::run(context, &arguments),
             Verb::Ls(arguments) => ls::run(context, &arguments),
+            Verb::Restore(arguments) => restore::run(context, &arguments),
             Verb::Verify(arguments) => verify::run(context, &arguments),
             Verb::Stats => stats::run(context),
             Verb::Key(verb) => key::run(context, &verb),
             Verb::Config(verb) => config::run(context, &verb),
+            Verb::Daemon(arguments) => daemon::run(context, &arguments),
             Verb::Status(arguments) => status::run(context, &arguments),
             Verb::Run(verb) => run::run(context, &verb),
             Verb::Drill(verb) => run::drill(context, &verb),

@@ -15,7 +15,8 @@ use super::select::Latest;
 use super::text::{count, duration, plural};
 use super::{Context, interrupt, open, progress};
 use crate::names::escape;
-use crate::repository::Snapshots;
+use crate::pack::record::Outcome;
+use crate::repository::{Snapshot, Snapshots};
 use crate::restore::{self, Control, Overwrite, Plan, Report, Request, Start};
 use crate::target::OwnerBy;
 use crate::units::ByteCount;
@@ -83,6 +84,7 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<Exit> {
     };
     let control = Control::default();
     interrupt::watch(control.cancel.clone())?;
+    warn_of_partial(context, &request.snapshot);
     let plan = restore::plan(&repository, request, &control)?;
     for warning in &plan.warnings {
         screen.warn(warning);
@@ -92,7 +94,8 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<Exit> {
     }
     let watched = &control.progress;
     let look = || progress::Seen {
-        bytes: watched.bytes.load(Ordering::Relaxed),
+        // Of a large file under way only what was fetched for it is known.
+        bytes: watched.bytes.load(Ordering::Relaxed).max(watched.bytes_fetched.load(Ordering::Relaxed)),
         bytes_total: Some(plan.totals.bytes),
         things: plural(watched.files.load(Ordering::Relaxed), "file", "files"),
         problems: watched.problems.load(Ordering::Relaxed),
@@ -100,6 +103,18 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<Exit> {
     };
     let report = progress::while_running(screen, &|| None, &look, || restore::run(&repository, &plan, &control))?;
     show(context, &plan, &report)
+}
+
+/// What was missing from the start cannot come back: whoever restores should know before relying on it.
+fn warn_of_partial(context: &Context, snapshot: &Snapshot) {
+    let partial = snapshot.body.as_ref().filter(|body| body.outcome == Outcome::Partial);
+    if let Some(body) = partial {
+        let missing = plural(body.counts.unreadable + body.counts.changed, "file or directory", "files or directories");
+        context.screen.warn(format!(
+            "the snapshot {} is partial: {missing} could not be saved as a whole when it was made",
+            snapshot.id.short()
+        ));
+    }
 }
 
 fn start_word(start: Start) -> &'static str {

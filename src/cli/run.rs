@@ -27,6 +27,7 @@ const POLL_MAX: Duration = Duration::from_secs(2);
 pub enum Verb {
     /// Back up a policy's source now
     Start {
+        /// The policy's id
         #[arg(value_name = "POLICY")]
         policy: PolicyName,
         /// Wait for the end, and end with the run's exit code
@@ -54,6 +55,7 @@ pub enum Verb {
     },
     /// Show one run, with its problems
     Show {
+        /// The run's id
         #[arg(value_name = "ID")]
         id: RunId,
         #[command(flatten)]
@@ -61,6 +63,7 @@ pub enum Verb {
     },
     /// Ask a run to stop
     Cancel {
+        /// The run's id
         #[arg(value_name = "ID")]
         id: RunId,
         #[command(flatten)]
@@ -72,6 +75,7 @@ pub enum Verb {
 pub enum DrillVerb {
     /// Restore a sample of the newest snapshot into an empty place and compare it
     Run {
+        /// The policy's id
         #[arg(value_name = "POLICY")]
         policy: PolicyName,
         /// How many files; else what the policy says
@@ -233,6 +237,7 @@ fn show_list(screen: &Screen, body: &Value) -> Result<Exit> {
         ]);
     }
     table.drop_empty_columns();
+    table.fit(screen::output_width(), 16, &["Took", "New", "Files", "Snapshot", "Kind"]);
     if !runs.is_empty() {
         for line in table.lines(screen::output_width()) {
             screen.line(line)?;

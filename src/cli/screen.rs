@@ -124,6 +124,8 @@ impl Screen {
     }
 
     fn talk(&self, text: &str) {
+        // On a terminal the two streams are one page: what was said first stands first. An error shows again at the end.
+        let _ = self.flush();
         let wipe = if self.drawn.swap(false, Ordering::Relaxed) { "\r\x1b[K" } else { "" };
         // Nobody is left to be told that nobody can be told.
         let _ = writeln!(io::stderr().lock(), "{wipe}{text}");

@@ -44,6 +44,7 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<Exit> {
             table.row(row(&repository, snapshot, screen.verbose > 0)?);
         }
         table.drop_empty_columns();
+        table.fit(super::screen::output_width(), 16, &["Stored", "Host", "Files", "Tags", "Size", "Writer"]);
         if !shown.is_empty() {
             for line in table.lines(super::screen::output_width()) {
                 screen.line(line)?;

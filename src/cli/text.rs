@@ -36,13 +36,37 @@ impl Table {
         let mut column = 0;
         while column < self.headings.len() {
             if self.rows.iter().all(|row| row[column].is_empty()) {
-                self.headings.remove(column);
-                self.right.remove(column);
-                self.rows.iter_mut().for_each(|row| drop(row.remove(column)));
+                self.remove(column);
             } else {
                 column += 1;
             }
         }
+    }
+
+    /// Takes away columns, in this order, until the last one has at least `room` of the terminal's `width`.
+    pub fn fit(&mut self, width: Option<usize>, room: usize, droppable: &[&str]) {
+        let Some(width) = width else { return };
+        for name in droppable {
+            let columns = self.headings.len();
+            let before: usize = self.widths().iter().take(columns.saturating_sub(1)).map(|width| width + GAP).sum();
+            if before + room <= width {
+                return;
+            }
+            if let Some(column) = self.headings.iter().position(|heading| heading == name) {
+                self.remove(column);
+            }
+        }
+    }
+
+    fn remove(&mut self, column: usize) {
+        self.headings.remove(column);
+        self.right.remove(column);
+        self.rows.iter_mut().for_each(|row| drop(row.remove(column)));
+    }
+
+    fn widths(&self) -> Vec<usize> {
+        let of_rows = |at: usize| self.rows.iter().map(|row| row[at].width()).max().unwrap_or(0);
+        self.headings.iter().enumerate().map(|(at, heading)| heading.width().max(of_rows(at))).collect()
     }
 
     /// The lines. With a width, none is longer, as far as cutting the last column can help.
@@ -50,7 +74,7 @@ impl Table {
         let headings: Vec<String> = self.headings.iter().map(|heading| heading.to_string()).collect();
         let all = || std::iter::once(&headings).chain(&self.rows);
         let columns = self.headings.len();
-        let widths: Vec<usize> = (0..columns).map(|at| all().map(|row| row[at].width()).max().unwrap_or(0)).collect();
+        let widths = self.widths();
         let before: usize = widths.iter().take(columns.saturating_sub(1)).map(|width| width + GAP).sum();
         let last = width.map(|width| width.saturating_sub(before).max(8));
         all()
@@ -118,7 +142,7 @@ pub fn count(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
     for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at) % 3 == 0 {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
             text.push(' ');
         }
         text.push(digit);
@@ -187,8 +211,18 @@ mod tests {
         table.row(vec!["bcdef".into(), "9".into(), String::new(), "/x".into()]);
         table.drop_empty_columns();
         let lines = table.lines(Some(24));
-        assert_eq!(lines, ["Name   Size  Paths", "a        10  /srv/数据…", "bcdef     9  /x"]);
+        assert_eq!(lines, ["Name   Size  Paths", "a        10  /srv/数据/…", "bcdef     9  /x"]);
         assert!(table.lines(None)[1].ends_with("/long/path"));
+    }
+
+    #[test]
+    fn a_narrow_terminal_costs_the_least_needed_columns_first() {
+        let mut table = Table::new(&["ID", "Host", "Outcome", "Paths"]);
+        table.row(vec!["ab12".into(), "server-one".into(), "succeeded".into(), "/srv/data/of/the/house".into()]);
+        table.fit(Some(60), 20, &["Host"]);
+        assert_eq!(table.lines(Some(60))[0], "ID    Host        Outcome    Paths");
+        table.fit(Some(40), 20, &["Host"]);
+        assert_eq!(table.lines(Some(40)), ["ID    Outcome    Paths", "ab12  succeeded  /srv/data/of/the/house"]);
     }
 
     #[test]

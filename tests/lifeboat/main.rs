@@ -1,6 +1,7 @@
 //! Every test from outside, in one binary that links once.
 
 mod backup;
+mod cli;
 mod damage;
 mod drill;
 mod kill;
