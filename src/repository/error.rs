@@ -19,7 +19,7 @@ pub enum Error {
     NotARepository { url: String },
     #[error("{url} holds a repository already")]
     Exists { url: String },
-    #[error("the key belongs to repository {key}, and {url} holds repository {found}")]
+    #[error("the key belongs to repository {key}, and config/00000000 in {url} is of repository {found}")]
     OtherRepository { url: String, key: RepositoryId, found: RepositoryId },
     #[error("{key} is damaged or not to be trusted")]
     Damaged {

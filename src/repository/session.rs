@@ -171,7 +171,7 @@ impl<'a> WriteSession<'a> {
                 started: record.started,
             });
             let dead = process.is_some_and(|process| self.process.knows_dead(&process));
-            if own && dead && !settled && !self.fence(&slot, session)? {
+            if own && dead && !settled && !self.fence(&slot, session, "its process ended without a commit")? {
                 continue;
             }
             if own && (settled || dead) {
@@ -219,13 +219,10 @@ impl<'a> WriteSession<'a> {
         record::decode(&body).ok()
     }
 
-    /// Takes the slot of a dead session of this writer, so that it can never commit. False: it had committed.
-    fn fence(&self, slot: &ObjectKey, session: SessionId) -> Result<bool> {
-        let fence = record::Fence {
-            at: time(self.clock),
-            session: ByteArray::from(session.0),
-            reason: "its process ended without a commit".into(),
-        };
+    /// Takes the slot of a session of this writer, so that it can never commit. False: it had committed.
+    fn fence(&self, slot: &ObjectKey, session: SessionId, reason: &str) -> Result<bool> {
+        let fence =
+            record::Fence { at: time(self.clock), session: ByteArray::from(session.0), reason: reason.to_owned() };
         let bytes = self.repository.seal_as_writer(ObjectKind::Fence, slot, &record::encode(&fence))?;
         self.repository.create(slot, &bytes)
     }
@@ -261,9 +258,13 @@ impl<'a> WriteSession<'a> {
         Ok(Committed { id: self.id.snapshot(), slot, bytes: bytes.len() as u64 })
     }
 
-    /// Ends the session without a commit.
+    /// Ends the session without a commit. If it stored an index, a fence says so, and a missing manifest stays telling. Where even that fails, the
+    /// record stays, and the writer's next session does it.
     pub fn abandon(mut self) {
-        self.withdraw();
+        let slot = keys::commit(self.epoch, self.id);
+        if self.runs.is_empty() || self.fence(&slot, self.id, "it ended without a commit").is_ok() {
+            self.withdraw();
+        }
     }
 
     /// Removes the session's records. Where credentials forbid it, the admin's side does it later.

@@ -57,11 +57,9 @@ pub(super) fn check(
             }
         };
         drop(send);
-        let worked = spawned
-            .into_iter()
-            .map(|worker| worker.join().unwrap_or(Err(Error::Worker)))
-            .fold(Ok(()), |all, one| all.and(one));
-        walked.and(worked)
+        let ended: Vec<Result<()>> =
+            spawned.into_iter().map(|worker| worker.join().unwrap_or(Err(Error::Worker))).collect();
+        walked.and(ended.into_iter().collect())
     })
 }
 

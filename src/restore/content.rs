@@ -59,6 +59,8 @@ impl<'a> Stored<'a> {
     fn read<T>(&self, read: impl Fn(&ChunkReader<'a>) -> repository::Result<T>) -> repository::Result<T> {
         let error = match read(&self.first) {
             Err(error) if may_have_moved(&error) => error,
+            // Bytes that were bad once may be good when they are read again: a network or a memory may have been at fault.
+            Err(error) if error.is_damage() => return read(&self.first).map_err(|_| error),
             answer => return answer,
         };
         let again = self.again.get_or_init(|| {

@@ -101,7 +101,7 @@ pub fn plan(repository: &Repository, request: Request, control: &Control) -> Res
     let selection = Selection::new(&body, request.path.as_deref(), request.files.clone(), &stored)?;
     let mut sums = Sums { stored: &stored, target: target.as_ref().filter(|_| start != Start::Empty), exact: false };
     let (mut totals, gaps) = sums.add_up(&selection, control, Some(&mut warnings))?;
-    if totals.files + totals.directories + totals.others == 0 && gaps == 0 && request.files.is_some() {
+    if totals.files + totals.others == 0 && gaps == 0 && request.files.is_some() {
         return Err(Error::NoFiles);
     }
     if request.delete && gaps > 0 {

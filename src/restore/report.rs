@@ -50,7 +50,8 @@ pub struct Report {
     pub differences_count: u64,
     pub damaged: Vec<Damaged>,
     pub damaged_count: u64,
-    /// Some damage was a refusal of the store (a device that fails, say) rather than bytes that are wrong or gone.
+    /// Some damage was a refusal of the store (a device that fails, say) rather than bytes that are wrong or gone. Then the restore is not
+    /// over: its marker stays, and the same restore goes on once the store answers.
     pub store_failed: bool,
     pub seconds: f64,
 }

@@ -99,7 +99,10 @@ pub fn run(repository: &Repository, plan: &Plan, control: &Control) -> Result<Re
     if request.verify {
         check::check(plan, &stored, &target, &notes, control, workers)?;
     }
-    target.finish()?;
+    // What the store refused may be had once it is mended: the marker stays, and the same restore goes on then.
+    if !notes.rest().store_failed {
+        target.finish()?;
+    }
     drop(stored);
     Ok(notes.into_report(began.elapsed().as_secs_f64()))
 }
@@ -130,7 +133,7 @@ impl Run<'_, '_> {
 
     fn meet(&mut self, picked: Picked) -> Result<()> {
         let progress = &self.control.progress;
-        if progress.entries.fetch_add(1, Ordering::Relaxed) % 64 == 0
+        if progress.entries.fetch_add(1, Ordering::Relaxed).is_multiple_of(64)
             && let Ok(mut current) = progress.current.lock()
         {
             *current = picked.entry.path.to_string();

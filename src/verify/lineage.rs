@@ -131,9 +131,9 @@ fn revocations(check: &Check<'_>, listing: &Listing) -> Result<()> {
     Ok(())
 }
 
-/// Slots of sessions that left index runs and nothing else: neither a record nor anything in the slot. A backup that ended early does; so does a removed snapshot that
-/// no other one names. So this is told, and is no finding.
-pub fn silent_sessions(check: &Check<'_>, listing: &Listing) -> Result<Vec<ObjectKey>> {
+/// Finds sessions that left index runs and nothing else. One that commits leaves a manifest, one that gives up a fence, and one that was killed its record: so what
+/// stood in the slot was removed.
+pub fn silent_sessions(check: &Check<'_>, listing: &Listing) -> Result<()> {
     let mut settled: HashSet<SessionId> = HashSet::new();
     let mut wrote: BTreeMap<SessionId, u32> = BTreeMap::new();
     for (_, meaning, _) in &listing.small {
@@ -148,15 +148,14 @@ pub fn silent_sessions(check: &Check<'_>, listing: &Listing) -> Result<Vec<Objec
         }
     }
     wrote.retain(|session, _| !settled.contains(session));
-    let mut silent = Vec::new();
     for (session, epoch) in wrote {
         let slot = keys::commit(epoch, session);
         // It may have committed since the listing; and a lost one that another names is a finding already.
         if check.findings.of(&slot).is_none()
             && check.repository.store.size(&slot).map_err(RepositoryError::from)?.is_none()
         {
-            silent.push(slot);
+            check.findings.damage(&slot, "is missing: its session stored an index, and neither committed nor gave up");
         }
     }
-    Ok(silent)
+    Ok(())
 }

@@ -179,10 +179,6 @@ fn an_object_that_others_name_is_missed_when_it_is_gone() {
             // Nothing names these, or nothing needs them any more.
             "slot" | "probe" | "fence" | "session record" | "revocation" => seen.is_ok_and(|report| report.is_sound()),
             "delta" if replaced.contains(*key) => seen.is_ok_and(|report| report.is_sound()),
-            // Only the index that it leaves behind speaks of it.
-            "manifest" if **key == SMALL.newest => {
-                seen.is_ok_and(|report| report.is_sound() && report.notes.iter().any(|n| n.contains(key.as_str())))
-            }
             _ => names(&seen, key),
         }
     });

@@ -5,6 +5,7 @@ mod cli;
 mod damage;
 mod drill;
 mod kill;
+mod restore;
 mod roles;
 mod store_contract;
 mod store_faults;

@@ -335,7 +335,7 @@ fn a_crash_leaves_what_a_killed_process_leaves() {
     let reopened = LocalStore::open(&path).unwrap();
     assert_eq!(reopened.list("").unwrap().len(), 1);
     assert_eq!(reopened.leftovers().unwrap().len(), 1);
-    assert_eq!(reopened.sweep(|leftover| leftover.session() == Some(session(1))).unwrap().files, 1);
+    assert_eq!(reopened.sweep(&mut |leftover| leftover.session() == Some(session(1))).unwrap().files, 1);
 }
 
 #[test]
@@ -385,7 +385,7 @@ fn a_crash_at_any_change_leaves_whole_objects_and_leftovers_that_are_swept() {
                 assert_eq!(size, whole.len() as u64, "{fault:?} {number}: {key}");
                 assert_eq!(reopened.get(&key).unwrap(), whole, "{fault:?} {number}: {key}");
             }
-            reopened.sweep(|_| true).unwrap();
+            reopened.sweep(&mut |_| true).unwrap();
             assert!(reopened.leftovers().unwrap().is_empty());
             changes(&reopened).unwrap();
         }
