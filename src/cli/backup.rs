@@ -76,7 +76,7 @@ pub fn run(context: &Context, arguments: Arguments) -> Result<Exit> {
         ..Request::default()
     };
     let repository = open::repository(globals, screen)?;
-    refuse_revoked(&repository)?;
+    refuse_revoked(context, &repository)?;
     let control = Control::default();
     interrupt::watch(control.cancel.clone())?;
     let watched = &control.progress;
@@ -97,11 +97,17 @@ pub fn run(context: &Context, arguments: Arguments) -> Result<Exit> {
 }
 
 /// A revoked writer could still store: what it stores would never count, and its runs should not look like backups.
-fn refuse_revoked(repository: &Repository) -> Result<()> {
+fn refuse_revoked(context: &Context, repository: &Repository) -> Result<()> {
     let writer = repository.need_writer("backing up")?.id;
-    match repository.revocation(writer)? {
-        None => Ok(()),
-        Some(revocation) => {
+    match repository.revocation(writer) {
+        Ok(None) => Ok(()),
+        // One that does not verify revokes nothing.
+        Err(error) if error.is_damage() => {
+            context.screen.warn(format!("{error}; it is taken as absent"));
+            Ok(())
+        }
+        Err(error) => Err(error.into()),
+        Ok(Some(revocation)) => {
             let at = local(time_of(revocation.created));
             let sentence = format!("the writer {writer} was revoked at {at}: its snapshots no longer count");
             Err(Failure::new(Exit::Denied, sentence).hint("`lifeboat key export --role writer` makes another key"))

@@ -27,6 +27,7 @@ pub fn watch(cancel: Arc<AtomicBool>) -> Result<()> {
                     _ = terminate.recv() => {}
                 }
                 if cancel.swap(true, Ordering::SeqCst) {
+                    let _ = writeln!(std::io::stderr());
                     std::process::exit(Exit::Interrupted as i32);
                 }
                 let _ = writeln!(std::io::stderr(), "\nstopping; press Ctrl-C again to end at once");
