@@ -1,7 +1,7 @@
 //! One source: its sorted walk joined with the tree of the snapshot before, results put back into the walk's order, leaves built.
 //!
-//! Owns what counts as unchanged: same kind, size, mtime, ctime and inode as in the tree before, and not touched within two seconds of that
-//! backup's start (a clock's grain could hide a later change). What is unchanged is not opened. Memory: at most `PENDING_ENTRIES` entries wait for
+//! Owns what counts as unchanged: same kind, size, mtime, ctime and inode as in the tree before, and not touched so shortly before that
+//! backup's start that a clock's grain could hide a later change. What is unchanged is not opened. Memory: at most `PENDING_ENTRIES` entries wait for
 //! their content.
 
 use std::collections::VecDeque;
@@ -19,6 +19,7 @@ use super::{Error, Request, Result};
 use crate::names::TreePath;
 use crate::pack::entry::{Content, Entry, Extent, Kind};
 use crate::pack::list::ListReader;
+use crate::pack::record::Time;
 use crate::pack::tree::{Origin, Root, TreeBuilder, TreeReader};
 use crate::repository::ChunkReader;
 use crate::source::meta::{self, Owners};
@@ -30,15 +31,17 @@ const PENDING_ENTRIES: usize = 16 << 10;
 const BATCH_FILES: usize = 256;
 /// How long a blocked walk waits before it looks after checkpoints and cancels.
 const PATIENCE: Duration = Duration::from_millis(200);
-/// A change so shortly before the last backup's start may have been followed by another in the same tick.
-const GRAIN_SECONDS: i64 = 2;
+/// A change so shortly before the last backup's start may have been followed by another in the same tick. Linux stamps files by the timer tick, 10 ms
+/// at most; a file system that keeps whole seconds (or, as FAT, even ones) shows no nanoseconds.
+const GRAIN_NANOS: i128 = 50_000_000;
+const COARSE_GRAIN_NANOS: i128 = 2_000_000_000;
 
 /// The tree of the snapshot before, for one source.
 pub struct Previous<'p> {
     pub reader: &'p ChunkReader<'p>,
     pub root: Root,
-    /// Start of that backup, seconds.
-    pub started: i64,
+    /// Start of that backup.
+    pub started: Time,
     /// Something of it may be lost: every chunk is looked up before it is used again.
     pub doubted: bool,
 }
@@ -214,7 +217,7 @@ impl<'s, 'a, 'r> Assembly<'s, 'a, 'r> {
             && (entry.uid, entry.gid) == (stat.uid, stat.gid)
             && (self.request.ignore_inode || entry.inode == stat.inode)
             && entry.link_group.is_some() == (stat.nlink > 1 && stat.file_type != FileType::Directory)
-            && stat.mtime.secs.max(stat.ctime.secs) < previous.started.saturating_sub(GRAIN_SECONDS);
+            && is_settled(stat, previous.started);
         if same && previous.doubted { self.is_stored(entry, previous) } else { Ok(same) }
     }
 
@@ -317,6 +320,15 @@ impl<'s, 'a, 'r> Assembly<'s, 'a, 'r> {
         let origin = before.filter(|(old, _)| *old == entry).map(|(_, origin)| origin);
         self.builder.push(entry, origin, &mut Sink(self.shared))
     }
+}
+
+/// Whether the file's last change was visible when the backup of that time began.
+fn is_settled(stat: &Stat, started: Time) -> bool {
+    let nanos = |secs: i64, nanos: u32| i128::from(secs) * 1_000_000_000 + i128::from(nanos);
+    let fine = stat.mtime.nanos != 0 || stat.ctime.nanos != 0;
+    let grain = if fine { GRAIN_NANOS } else { COARSE_GRAIN_NANOS };
+    let touched = nanos(stat.mtime.secs, stat.mtime.nanos).max(nanos(stat.ctime.secs, stat.ctime.nanos));
+    touched < nanos(started.secs, started.nanos) - grain
 }
 
 fn all_known(shared: &Shared<'_>, extents: &[Extent]) -> Result<bool> {

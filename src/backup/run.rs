@@ -333,5 +333,5 @@ fn save(
 fn previous<'p>(parent: &Snapshot, path: &Path, reader: &'p ChunkReader<'p>, doubted: bool) -> Option<Previous<'p>> {
     let body = parent.body.as_ref()?;
     let source = body.sources.iter().find(|source| source.name.as_slice() == path.as_os_str().as_bytes())?;
-    Some(Previous { reader, root: source.tree(), started: body.started.secs, doubted })
+    Some(Previous { reader, root: source.tree(), started: body.started, doubted })
 }

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::exit::Exit;
 use super::failure::{Failure, Result};
-use super::text::{count, duration, local, plural, time_of};
+use super::text::{count, duration, plural};
 use super::{Context, interrupt, memory, open, progress};
 use crate::backup::{self, Control, Report, Request};
 use crate::clock::SystemClock;
@@ -76,7 +76,6 @@ pub fn run(context: &Context, arguments: Arguments) -> Result<Exit> {
         ..Request::default()
     };
     let repository = open::repository(globals, screen)?;
-    refuse_revoked(context, &repository)?;
     let control = Control::default();
     interrupt::watch(control.cancel.clone())?;
     let watched = &control.progress;
@@ -94,25 +93,6 @@ pub fn run(context: &Context, arguments: Arguments) -> Result<Exit> {
         memory::remember(repository.id, &StoreMode::MultiWriter, memory::Seen::InPassing, screen);
     }
     show(context, &report)
-}
-
-/// A revoked writer could still store: what it stores would never count, and its runs should not look like backups.
-fn refuse_revoked(context: &Context, repository: &Repository) -> Result<()> {
-    let writer = repository.need_writer("backing up")?.id;
-    match repository.revocation(writer) {
-        Ok(None) => Ok(()),
-        // One that does not verify revokes nothing.
-        Err(error) if error.is_damage() => {
-            context.screen.warn(format!("{error}; it is taken as absent"));
-            Ok(())
-        }
-        Err(error) => Err(error.into()),
-        Ok(Some(revocation)) => {
-            let at = local(time_of(revocation.created));
-            let sentence = format!("the writer {writer} was revoked at {at}: its snapshots no longer count");
-            Err(Failure::new(Exit::Denied, sentence).hint("`lifeboat key export --role writer` makes another key"))
-        }
-    }
 }
 
 /// The path as the kernel sees it from here. A `..` goes where links lead, so the kernel is asked.

@@ -88,7 +88,7 @@ impl ExitOf for RepositoryError {
             Self::NotARepository { .. } => Exit::NoRepository,
             Self::OtherRepository { .. } | Self::Passphrase { .. } | Self::NoSlots { .. } => Exit::WrongKey,
             Self::Exists { .. } | Self::Busy { .. } => Exit::Conflict,
-            Self::Role { .. } => Exit::Denied,
+            Self::Role { .. } | Self::Revoked { .. } => Exit::Denied,
             Self::Fenced { .. } => Exit::Transient,
             Self::NoSnapshot(_) | Self::NoKey { .. } => Exit::NotFound,
             Self::Ambiguous { .. } => Exit::Usage,

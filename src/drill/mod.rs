@@ -210,11 +210,8 @@ fn compare(scratch: &Path, file: &Sampled, reader: &ChunkReader<'_>) -> std::io:
     if found.mode() & 0o777 != file.entry.mode & 0o777 {
         return Ok(Some(format!("has mode {:o} instead of {:o}", found.mode() & 0o777, file.entry.mode & 0o777)));
     }
-    let open = match fs::File::open(&path) {
-        // A file that its owner may not read: its content is out of reach, which is no pass.
-        Err(error) => return Err(error),
-        Ok(open) => open,
-    };
+    // A file that its owner may not read: its content is out of reach, which is no pass.
+    let open = fs::File::open(&path)?;
     same_content(open, content, reader)
 }
 

@@ -353,11 +353,9 @@ mod tests {
         let reader = RecipientSecret::from_seed(&Secret::new([1; 32]));
         let writer = RecipientSecret::from_seed(&Secret::new([2; 32]));
         let (mut builder, mut bytes) = PackBuilder::new(HOME, owner, &reader.public(), Some(&writer.public()));
-        for (text, ids) in [(b"\0onetwo", [(ChunkId([1; 32]), 3), (ChunkId([2; 32]), 3)])] {
-            let mut frame = text.to_vec();
-            builder.add(&mut frame, 6, &ids);
-            bytes.extend_from_slice(&frame);
-        }
+        let mut frame = b"\0onetwo".to_vec();
+        builder.add(&mut frame, 6, &[(ChunkId([1; 32]), 3), (ChunkId([2; 32]), 3)]);
+        bytes.extend_from_slice(&frame);
         let (tail, table) = builder.finish(pad);
         bytes.extend_from_slice(&tail);
         (bytes, table, reader, writer)

@@ -150,28 +150,6 @@ impl<'a, S: ListSource> ListReader<'a, S> {
     }
 }
 
-/// Calls `each` for every list node of a file, by id.
-pub fn each_list_node<S: ListSource>(
-    source: &S,
-    content: &Content,
-    each: &mut dyn FnMut(&ChunkId) -> Result<(), S::Error>,
-) -> Result<(), S::Error> {
-    let Content::Nodes { root, depth } = content else { return Ok(()) };
-    let mut pending = vec![(*root, *depth)];
-    while let Some((id, depth)) = pending.pop() {
-        each(&id)?;
-        let wrong = |cause| S::Error::from(NodeError { id, cause });
-        match (ListNode::decode(&source.list_node(&id)?).map_err(wrong)?, depth) {
-            (ListNode::Extents(_), 1) => {}
-            (ListNode::Children { children, .. }, 2..=LIST_DEPTH_MAX) => {
-                pending.extend(children.iter().rev().map(|(id, _)| (*id, depth - 1)));
-            }
-            _ => return Err(wrong(Malformed("a list is of another depth"))),
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -222,13 +200,6 @@ mod tests {
             let mut reader = ListReader::new(&memory, &content);
             let back: Vec<Extent> = std::iter::from_fn(|| reader.next_extent().unwrap()).collect();
             assert!(back == extents, "{count}");
-            let mut nodes = 0;
-            each_list_node(&memory, &content, &mut |_| {
-                nodes += 1;
-                Ok(())
-            })
-            .unwrap();
-            assert_eq!(nodes, memory.0.len(), "{count}");
         }
     }
 

@@ -227,15 +227,10 @@ impl<'a, S: NodeSource> TreeReader<'a, S> {
     /// A reader that begins at the first entry at or after `path`.
     pub fn starting_at(source: &'a S, root: &Root, path: &TreePath) -> Result<Self, S::Error> {
         let mut reader = Self::new(source, root);
-        loop {
-            match reader.stack.last_mut() {
-                Some((children, next, _)) => {
-                    // The last child that begins at or before the path may hold it.
-                    let after = children.partition_point(|child| child.first <= *path);
-                    *next = after.saturating_sub(1);
-                }
-                None => break,
-            }
+        while let Some((children, next, _)) = reader.stack.last_mut() {
+            // The last child that begins at or before the path may hold it.
+            let after = children.partition_point(|child| child.first <= *path);
+            *next = after.saturating_sub(1);
             if !reader.descend()? {
                 break;
             }
@@ -297,31 +292,6 @@ impl<'a, S: NodeSource> TreeReader<'a, S> {
             }
         }
     }
-}
-
-/// Calls `each` for every node of a tree with its level, parents first; leaves come decoded.
-pub fn each_node<S: NodeSource>(
-    source: &S,
-    root: &Root,
-    each: &mut dyn FnMut(&ChunkId, Option<Vec<Entry>>) -> Result<bool, S::Error>,
-) -> Result<(), S::Error> {
-    let mut stack = vec![(root.id, root.level, root.base.clone())];
-    while let Some((id, level, base)) = stack.pop() {
-        let wrong = |cause| S::Error::from(NodeError { id, cause });
-        if level > LEVELS_MAX {
-            return Err(wrong(Malformed("a tree is too deep")));
-        }
-        let bytes = source.tree_node(&id)?;
-        if level == 0 {
-            each(&id, Some(decode_leaf(&bytes, &base).map_err(wrong)?))?;
-        } else {
-            let children = decode_inner(&bytes, level, &base).map_err(wrong)?;
-            if each(&id, None)? {
-                stack.extend(children.iter().rev().map(|child| (child.id, level - 1, child.base())));
-            }
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

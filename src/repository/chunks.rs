@@ -96,22 +96,26 @@ pub fn decode_frame(
     codec.decompress(frame, location.frame_plain_len as usize, plain).map_err(broken)
 }
 
+/// A frame's place: its pack, and its offset there.
+type Place = (PackId, u32);
+
 #[derive(Default)]
 struct FrameCache {
-    frames: HashMap<(PackId, u32), (Arc<Vec<u8>>, u64)>,
+    /// With the time of their last use, by `clock`.
+    frames: HashMap<Place, (Arc<Vec<u8>>, u64)>,
     bytes: usize,
     clock: u64,
 }
 
 impl FrameCache {
-    fn get(&mut self, key: (PackId, u32)) -> Option<Arc<Vec<u8>>> {
+    fn get(&mut self, key: Place) -> Option<Arc<Vec<u8>>> {
         self.clock += 1;
         let (frame, used) = self.frames.get_mut(&key)?;
         *used = self.clock;
         Some(frame.clone())
     }
 
-    fn put(&mut self, key: (PackId, u32), frame: Arc<Vec<u8>>) {
+    fn put(&mut self, key: Place, frame: Arc<Vec<u8>>) {
         while self.bytes + frame.len() > CACHE_BYTES {
             let oldest = self.frames.iter().min_by_key(|(_, (_, used))| *used).map(|(key, _)| *key);
             let Some((frame, _)) = oldest.and_then(|key| self.frames.remove(&key)) else { break };

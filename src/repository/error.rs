@@ -37,6 +37,8 @@ pub enum Error {
     Role { what: &'static str, have: Role, need: &'static str },
     #[error("writer {writer} has no certificate that verifies")]
     NoCertificate { writer: WriterId },
+    #[error("writer {writer} was revoked: nothing that it commits counts")]
+    Revoked { writer: WriterId },
     #[error("pack {pack} is damaged")]
     Pack {
         pack: PackId,
@@ -121,6 +123,9 @@ impl Hint for Error {
             Error::Role { .. } => "give another key with --key, or make one with `lifeboat key export`".into(),
             Error::NoCertificate { .. } => {
                 "its key was never exported from this repository, or the store lost it".into()
+            }
+            Error::Revoked { .. } => {
+                "ask the repository's admin for another key (`lifeboat key export --role writer`)".into()
             }
             Error::Fenced { .. } => "run the backup again: what was uploaded is found again".into(),
             Error::Busy { .. } => "wait until the other one ends".into(),

@@ -207,17 +207,22 @@ pub fn slots(store: &dyn Store) -> Result<Vec<crate::names::ObjectKey>> {
 /// Opens the first slot that `passphrase` opens. A damaged slot is passed over while another one opens.
 pub fn open_slot(store: &dyn Store, passphrase: &[u8]) -> Result<Key> {
     let names = slots(store)?;
+    let Some(config) = store.list(keys::CONFIGS)?.into_iter().next() else {
+        return Err(Error::NotARepository { url: store.url().to_owned() });
+    };
     if names.is_empty() {
-        if store.list(keys::CONFIGS)?.is_empty() {
-            return Err(Error::NotARepository { url: store.url().to_owned() });
-        }
         return Err(Error::NoSlots { url: store.url().to_owned() });
     }
+    let config_bytes = store.get(&config.key)?;
     let mut damaged = None;
     for name in names {
         let bytes = store.get(&name)?;
         if keys::slot(&bytes) != name {
             damaged = Some(name);
+            continue;
+        }
+        // An init that died before its config leaves slots of a repository that never came to be.
+        if slot::repository(&bytes).is_ok_and(|home| object::home_of(&config_bytes).is_some_and(|here| here != home)) {
             continue;
         }
         match slot::open(&bytes, passphrase) {

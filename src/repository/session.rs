@@ -2,9 +2,14 @@
 //!
 //! Owns the protocol of `pack/FORMAT.md` section 10. The order is what makes it safe beside a collector (the design's model leaves none of it out):
 //!
-//! 1. read the newest epoch; 2. create the session's record, which pins the parents; 3. read the newest epoch again: if it moved, start over; 4. only
-//! then load the index; 5. packs, deltas; 6. create the manifest in the session's slot, which commits; 7. read the newest epoch: the commit counts if the boundary has
-//! not passed; 8. remove the session's records.
+//! 1. read the newest epoch;
+//! 2. create the session's record, which pins the parents;
+//! 3. read the newest epoch again: if it moved, start over;
+//! 4. only then load the index;
+//! 5. packs, then the deltas that name them;
+//! 6. create the manifest in the session's slot, which commits;
+//! 7. read the newest epoch: the commit counts if the boundary has not passed it by;
+//! 8. remove the session's records.
 //!
 //! A slot that is taken by anything else ends the session (`Fenced`): it starts again under a new id, and finds what it uploaded.
 
@@ -76,6 +81,9 @@ impl<'a> WriteSession<'a> {
         choose: &dyn Fn(&Snapshots) -> Vec<String>,
     ) -> Result<(Self, Snapshots)> {
         let writer = repository.need_writer("backing up")?;
+        if repository.revocation(writer.id)?.is_some() {
+            return Err(Error::Revoked { writer: writer.id });
+        }
         let process = Process::this(&repository.access.repository_key);
         for _ in 0..RESTARTS_MAX {
             let epoch = repository.newest_epoch()?;

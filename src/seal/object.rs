@@ -208,6 +208,12 @@ impl Header {
     }
 }
 
+/// The repository that an object says it belongs to; whoever has the key checks that.
+pub fn home_of(bytes: &[u8]) -> Option<RepositoryId> {
+    let header = bytes.get(..HEADER_BYTES).filter(|header| header[..8] == MAGIC)?;
+    header[16..32].try_into().ok().map(RepositoryId)
+}
+
 /// Opens the segments of one object, in any order.
 pub struct SegmentOpener {
     opener: Opener,

@@ -183,7 +183,14 @@ fn a_revoked_writers_later_snapshots_are_never_latest() {
     let writer = scene.writer();
     let first = backup(&writer, &scene.root);
     assert_eq!(revoke_writer(&scene.admin, &SystemClock, writer.access.writer.as_ref().unwrap().id).unwrap(), 1);
+    let refused = backup::run(&scene.writer(), &later(), &request(&scene.root), &Control::default());
+    assert!(matches!(refused, Err(backup::Error::Repository(Error::Revoked { .. }))));
+    // A thief's program does not look.
+    let key = keys::revocation(writer.access.writer.as_ref().unwrap().id);
+    let revocation = scene.store.get(&key).unwrap();
+    scene.store.delete(&key).unwrap();
     let second = backup(&scene.writer(), &scene.root);
+    assert_eq!(scene.store.create(&key, &revocation).unwrap(), lifeboat::store::Create::Created);
     let snapshots = Snapshots::list(&scene.reader()).unwrap();
     let state = |id| snapshots.readable.iter().find(|s| s.id == id).unwrap().state;
     assert_eq!(state(first.snapshot), SnapshotState::Good);
