@@ -22,9 +22,9 @@ use crate::repository::{self, PackKeys, decode_frame};
 use crate::seal::compress::{Codec, FRAME_BYTES_MAX};
 use crate::target::Target;
 
-const READS_BYTES: u64 = 32 << 20;
+const READS_BYTES: u64 = 16 << 20;
 const READ_BYTES_MIN: u64 = 512 << 10;
-const READ_BYTES_MAX: u64 = 16 << 20;
+const READ_BYTES_MAX: u64 = 8 << 20;
 /// Bytes that are read and thrown away rather than asking twice.
 const GAP_BYTES: u64 = 256 << 10;
 /// Files without content that a worker takes at once.
