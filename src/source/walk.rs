@@ -94,7 +94,7 @@ struct Frame {
     next: usize,
 }
 
-/// What the first bytes of a tag must be (https://bford.info/cachedir/).
+/// What the first bytes of a tag must be (<https://bford.info/cachedir/>).
 const CACHEDIR_SIGNATURE: &[u8; 43] = b"Signature: 8a477f597d28d172789f06886806bc55";
 const CACHEDIR_TAG: &CStr = c"CACHEDIR.TAG";
 

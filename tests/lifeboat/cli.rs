@@ -365,7 +365,7 @@ fn what_cannot_be_read_makes_a_partial_snapshot_and_ends_with_three() {
         return; // root reads everything; the journeys' own tests use doubles
     }
     let desk = Desk::with_repository();
-    fs::set_permissions(desk.path("source/a.txt"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(desk.path("source/a.txt"), fs::Permissions::from_mode(0o000)).unwrap();
     let ended = desk.run(["backup", "source", "--json"]);
     assert_eq!(ended.code, 3, "{ended:?}");
     assert!(ended.err.contains("a.txt") && ended.err.contains("partial"), "{ended:?}");
@@ -380,22 +380,17 @@ fn a_full_repository_ends_with_one_and_keeps_what_it_had() {
     if !mounted.is_ok_and(|status| status.success()) {
         return; // only root may mount
     }
-    let full = (|| {
-        let repo = disk.join("repository");
-        let run = |arguments: &[&str]| {
-            Ended::of(desk.command(arguments).arg("--repo").arg(&repo).args(["--key", "k"]).output().unwrap())
-        };
-        let made = Ended::of(desk.command(["init", "--key-out", "k", "--repo"]).arg(&repo).output().unwrap());
-        let small = run(&["backup", "source"]);
-        let mut noise = Vec::new();
-        let mut state = blake3::Hasher::new().finalize_xof();
-        noise.resize(16 << 20, 0);
-        state.fill(&mut noise);
-        fs::write(desk.path("source/noise"), noise).unwrap();
-        (made, small, run(&["backup", "source"]), run(&["snapshots", "--json"]), run(&["verify", "--level", "data"]))
-    })();
+    let repo = disk.join("repository");
+    let run = |arguments: &[&str]| {
+        Ended::of(desk.command(arguments).arg("--repo").arg(&repo).args(["--key", "k"]).output().unwrap())
+    };
+    // Nothing here panics before the umount.
+    let made = Ended::of(desk.command(["init", "--key-out", "k", "--repo"]).arg(&repo).output().unwrap());
+    let small = run(&["backup", "source"]);
+    fs::write(desk.path("source/noise"), crate::support::repo::noise(16 << 20, 1)).unwrap();
+    let full = run(&["backup", "source"]);
+    let (snapshots, verified) = (run(&["snapshots", "--json"]), run(&["verify", "--level", "data"]));
     let unmounted = Command::new("umount").arg(&disk).status().unwrap();
-    let (made, small, full, snapshots, verified) = full;
     assert!(unmounted.success());
     assert_eq!((made.code, small.code), (0, 0), "{made:?} {small:?}");
     full.refused(1, "No space left");
