@@ -2,9 +2,13 @@
 
 mod backup;
 mod cli;
+mod daemon;
 mod damage;
 mod drill;
+mod formats;
 mod kill;
+mod memory;
+mod policies;
 mod restore;
 mod roles;
 mod store_contract;

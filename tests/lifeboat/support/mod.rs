@@ -1,7 +1,10 @@
 //! What tests share: doubles that are stricter than production, and short names for what they write often.
 
 pub mod faulty;
+pub mod listing;
 pub mod repo;
+pub mod service;
+pub mod shipped;
 pub mod small;
 
 use lifeboat::names::{ObjectKey, SessionId, WriterId};
