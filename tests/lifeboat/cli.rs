@@ -292,6 +292,36 @@ fn a_writer_reads_its_own_names_and_never_content() {
 }
 
 #[test]
+fn a_writer_does_not_take_what_it_cannot_see_for_leftovers() {
+    let desk = Desk::with_repository();
+    desk.backup();
+    desk.good(["key", "export", "--role", "writer", "--out", "web1.key"]);
+    let seen = desk.good(["verify", "--level", "data", "--key", "web1.key"]);
+    assert!(seen.contains("no index of this key's group names: other groups'"), "{seen}");
+    assert!(!desk.good(["verify", "--level", "data"]).contains("no index"));
+}
+
+#[test]
+fn writers_of_one_name_are_told_apart_by_their_ids() {
+    let desk = Desk::with_repository();
+    desk.good(["key", "export", "--role", "writer", "--name", "web", "--out", "web1.key"]);
+    let second = desk.run(["key", "export", "--role", "writer", "--name", "web", "--out", "web2.key"]);
+    assert_eq!(second.code, 0, "{second:?}");
+    assert!(second.err.contains("is named web too"), "{second:?}");
+    desk.run(["key", "remove", "web"]).refused(2, "web is a writer's name, and this takes an id");
+    desk.run(["key", "remove", "zzz"]).refused(4, "there is no slot or writer zzz");
+}
+
+#[test]
+fn a_path_of_another_snapshot_says_what_this_one_saved() {
+    let desk = Desk::with_repository();
+    desk.backup();
+    let refused = desk.run(["ls", "latest:/elsewhere"]);
+    refused.refused(4, "/elsewhere is not in snapshot");
+    assert!(refused.err.contains(&format!("hint: it saved {}", desk.path("source").display())), "{refused:?}");
+}
+
+#[test]
 fn a_revoked_writer_is_refused_and_what_stood_stands() {
     let desk = Desk::with_repository();
     desk.good(["key", "export", "--role", "writer", "--out", "web1.key"]);
