@@ -554,6 +554,10 @@ fn a_token_is_shown_once_and_revoked_by_its_name() {
     let listed = desk.good(["token", "list", "--config", "etc"]);
     assert!(listed.contains("ci") && listed.contains("good") && !listed.contains("lb_"), "{listed}");
     desk.good(["token", "revoke", "ci", "--config", "etc"]);
+    let create = |name| desk.run(["token", "create", "--config", "etc", "--name", name, "--role", "run"]).err;
+    assert!(!create("known").contains("warning"), "the catalog is known");
+    fs::rename(desk.path("state"), desk.path("elsewhere")).unwrap();
+    assert!(create("strange").contains("no daemon has kept anything in"), "a token that no daemon may know");
     desk.run(["token", "revoke", "ci", "--config", "etc"]).refused(4, "no token");
 }
 
