@@ -13,8 +13,8 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender};
 use super::content::{LARGE_BYTES, SMALL_BYTES};
 use super::large::LargeFile;
 use super::pipeline::{Done, Job, Shared, Ticket};
-use super::run::Tally;
 use super::sink::Sink;
+use super::tally::Tally;
 use super::{Error, Request, Result};
 use crate::names::TreePath;
 use crate::pack::entry::{Content, Entry, Extent, Kind};
@@ -23,7 +23,6 @@ use crate::pack::record::Time;
 use crate::pack::tree::{Origin, Root, TreeBuilder, TreeReader};
 use crate::repository::ChunkReader;
 use crate::source::meta::{self, Owners};
-use crate::source::problem::{Problem, ProblemKind};
 use crate::source::stat::{FileType, Stat};
 use crate::source::walk::{Found, Walk};
 
@@ -377,9 +376,4 @@ pub fn ancestors(path: &Path) -> Vec<Entry> {
         }
     }
     entries
-}
-
-/// Whether a problem is a file that vanished: counted, no loss.
-pub fn is_vanished(problem: &Problem) -> bool {
-    problem.kind == ProblemKind::Vanished
 }

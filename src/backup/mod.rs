@@ -8,6 +8,7 @@ mod large;
 mod pipeline;
 mod run;
 mod sink;
+mod tally;
 
 use std::path::PathBuf;
 use std::sync::Arc;

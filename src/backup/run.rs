@@ -11,21 +11,21 @@ use std::time::Instant;
 
 use minicbor::bytes::{ByteArray, ByteVec};
 
-use super::assemble::{Assembly, Lanes, Previous, ancestors, is_vanished};
+use super::assemble::{Assembly, Lanes, Previous, ancestors};
 use super::pipeline::{QUEUE_JOBS, Shared, work};
-use super::{Control, Error, PROBLEMS_MAX, Progress, Report, Request, Result};
+use super::tally::Tally;
+use super::{Control, Error, Report, Request, Result};
 use crate::clock::Clock;
 use crate::names::{WriterId, escape};
 use crate::pack::keys::{self, Meaning};
 use crate::pack::node::encode_leaf;
-use crate::pack::record::{self, Counts, ManifestBody, Outcome, SourceKind, Time};
+use crate::pack::record::{self, ManifestBody, Outcome, SourceKind, Time};
 use crate::pack::tree::Root;
 use crate::repository::{
     self, ChunkReader, Committed, Index, Packer, Repository, Scope, Snapshot, SnapshotState, Snapshots, WriteSession,
     host_name, merge_own_runs,
 };
 use crate::source::exclude::Excludes;
-use crate::source::problem::Problem;
 use crate::source::walk::{Walk, WalkOptions};
 
 /// A session that is fenced (another process took it for dead) starts again so often.
@@ -59,58 +59,6 @@ fn check_paths(paths: &[PathBuf]) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// What is counted and looked after on the walk's thread.
-pub struct Tally<'a> {
-    pub counts: Counts,
-    pub next_ticket: u64,
-    session: WriteSession<'a>,
-    problems: Vec<record::Problem>,
-    allowed: Excludes,
-}
-
-impl Tally<'_> {
-    pub fn problem(&mut self, problem: &Problem, progress: &Progress) {
-        use crate::source::problem::ProblemKind;
-        let allowed = || self.allowed.excludes(&problem.path, false);
-        let (kind, count) = match problem.kind {
-            _ if is_vanished(problem) => (record::ProblemKind::Vanished, &mut self.counts.vanished),
-            _ if allowed() => (record::ProblemKind::Allowed, &mut self.counts.allowed),
-            ProblemKind::Changed => (record::ProblemKind::Changed, &mut self.counts.changed),
-            _ => (record::ProblemKind::Unreadable, &mut self.counts.unreadable),
-        };
-        *count += 1;
-        progress.problems.fetch_add(1, Ordering::Relaxed);
-        if self.problems.len() < PROBLEMS_MAX {
-            let mut sentence = problem.to_string();
-            let mut cause = std::error::Error::source(problem);
-            while let Some(error) = cause {
-                sentence.push_str(&format!(": {error}"));
-                cause = error.source();
-            }
-            let detail = sentence.strip_prefix(&escape(&problem.path)).unwrap_or(&sentence).trim().to_owned();
-            self.problems.push(record::Problem { path: ByteVec::from(problem.path.clone()), kind, detail });
-        }
-    }
-
-    /// A delta and a sign of life, where due.
-    pub fn look_after(&mut self, shared: &Shared<'_>) -> Result<()> {
-        self.session.heartbeat()?;
-        if shared.packer.checkpoint_due() { self.checkpoint(shared) } else { Ok(()) }
-    }
-
-    /// Writes a delta of the finished packs, and lets the index know.
-    fn checkpoint(&mut self, shared: &Shared<'_>) -> Result<()> {
-        if let Some((name, ids)) = shared.packer.write_delta(&mut self.session.next_run)? {
-            self.session.runs.push(name);
-            shared.index.write().unwrap_or_else(PoisonError::into_inner).add(shared.repository, name)?;
-            shared.packer.forget_claims(&ids);
-        }
-        let stored = shared.packer.stored_bytes.load(Ordering::Relaxed);
-        shared.control.progress.bytes_stored.store(stored, Ordering::Relaxed);
-        Ok(())
-    }
 }
 
 /// Which older snapshot each path is compared with.
@@ -220,7 +168,7 @@ fn save(
         0 => std::thread::available_parallelism().map_or(2, |cores| cores.get()),
         workers => workers,
     };
-    let mut tally = Tally { counts: Counts::default(), next_ticket: 0, session, problems: Vec::new(), allowed };
+    let mut tally = Tally::new(session, allowed);
 
     let walked = std::thread::scope(|scope| -> Result<Vec<Option<Root>>> {
         let (jobs, queue) = crossbeam_channel::bounded(QUEUE_JOBS.max(workers));

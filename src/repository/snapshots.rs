@@ -2,7 +2,7 @@
 //!
 //! Owns reading of manifests, lineage, and selection. A slot that does not verify is named and never guessed at.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use subtle::ConstantTimeEq;
@@ -48,7 +48,8 @@ pub struct Unreadable {
 
 /// All slots of one listing.
 pub struct Snapshots {
-    /// Oldest first, by the time of their start; those that cannot be read come first.
+    /// Oldest first: by lineage, and by the time of their start where lineage says nothing. So a clock that was set back, or two runs in one
+    /// tick of it, do not make an older snapshot the newest.
     pub readable: Vec<Snapshot>,
     pub unreadable: Vec<Unreadable>,
     listed: Vec<ObjectKey>,
@@ -125,7 +126,7 @@ impl Snapshots {
                 Err(error) => unreadable.push(Unreadable { slot: slot.clone(), session, error }),
             }
         }
-        readable.sort_by_key(|snapshot| (snapshot.started(), snapshot.id));
+        sort_by_lineage(&mut readable);
         Ok(Self { readable, unreadable, listed })
     }
 
@@ -198,6 +199,42 @@ impl Snapshots {
             _ => Err(Error::Ambiguous { prefix: text.to_owned(), count: fitting.len() }),
         }
     }
+}
+
+/// Orders snapshots by the latest start among themselves and their predecessors, then by the length of their lineage.
+fn sort_by_lineage(snapshots: &mut [Snapshot]) {
+    type Rank = (Option<record::Time>, u64);
+    let places: HashMap<&str, usize> = snapshots.iter().enumerate().map(|(at, s)| (s.slot.as_str(), at)).collect();
+    let before: Vec<Vec<usize>> = snapshots
+        .iter()
+        .map(|s| s.parents.iter().chain(&s.heads).filter_map(|slot| places.get(slot.as_str()).copied()).collect())
+        .collect();
+    let mut ranks: Vec<Option<Rank>> = vec![None; snapshots.len()];
+    let mut open = vec![false; snapshots.len()];
+    for start in 0..snapshots.len() {
+        let mut stack = vec![start];
+        while let Some(&at) = stack.last() {
+            if ranks[at].is_some() {
+                stack.pop();
+                continue;
+            }
+            // Signed manifests name what existed before them, so there is no circle; one that was made up would be cut here.
+            if !open[at] && before[at].iter().any(|place| ranks[*place].is_none() && !open[*place]) {
+                open[at] = true;
+                stack.extend(before[at].iter().filter(|place| ranks[**place].is_none() && !open[**place]));
+                continue;
+            }
+            let own: Rank = (snapshots[at].started(), 0);
+            let rank = before[at]
+                .iter()
+                .filter_map(|place| ranks[*place])
+                .fold(own, |rank, older| (rank.0.max(older.0), rank.1.max(older.1 + 1)));
+            ranks[at] = Some(rank);
+            stack.pop();
+        }
+    }
+    let ranks: HashMap<SnapshotId, Option<Rank>> = snapshots.iter().zip(ranks).map(|(s, rank)| (s.id, rank)).collect();
+    snapshots.sort_by_key(|snapshot| (ranks.get(&snapshot.id).copied().flatten(), snapshot.id));
 }
 
 fn read_slot(

@@ -299,7 +299,7 @@ fn a_file_that_is_replaced_while_the_walk_goes_on_is_saved_as_it_is_then() {
     fs::write(&busy, b"0").unwrap();
     let (repository, _) = fresh(Arc::new(MemoryStore::default()));
     let stop = std::sync::atomic::AtomicBool::new(false);
-    std::thread::scope(|scope| {
+    let runs = std::thread::scope(|scope| {
         scope.spawn(|| {
             for n in 0.. {
                 if stop.load(Ordering::SeqCst) {
@@ -310,17 +310,43 @@ fn a_file_that_is_replaced_while_the_walk_goes_on_is_saved_as_it_is_then() {
                 fs::rename(&next, &busy).unwrap();
             }
         });
+        // Nothing in here panics: the other thread would never end.
+        let mut runs = Vec::new();
         for _ in 0..30 {
-            let report = backup(&repository, &root);
-            // Vanished, replaced, or read: never a failure of the run, and what is stored is a number.
-            let all = read_back(&repository);
-            let stored = all.iter().find(|(entry, _)| entry.path.as_bytes() == b"busy");
-            let problems = report.counts.vanished + report.counts.changed;
-            assert!(stored.is_some() || problems > 0);
-            if let Some((_, bytes)) = stored {
-                assert!(std::str::from_utf8(bytes).unwrap().parse::<u64>().is_ok());
-            }
+            let report = backup::run(&repository, &later(), &request(&root), &Control::default());
+            runs.push(report.map(|report| (report.counts, read_back(&repository))));
         }
         stop.store(true, Ordering::SeqCst);
+        runs
     });
+    for run in runs {
+        // Vanished, replaced, or read: never a failure of the run, and what is stored is a number.
+        let (counts, all) = run.unwrap();
+        let stored = all.iter().find(|(entry, _)| entry.path.as_bytes() == b"busy");
+        assert!(
+            stored.is_some() || counts.vanished + counts.changed > 0,
+            "{counts:?} {:?}",
+            all.iter().map(|(entry, _)| entry.path.clone()).collect::<Vec<_>>()
+        );
+        if let Some((_, bytes)) = stored {
+            assert!(std::str::from_utf8(bytes).unwrap().parse::<u64>().is_ok(), "{bytes:?}");
+        }
+    }
+}
+
+#[test]
+fn the_latest_is_the_last_commit_whatever_the_clock_says() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("file");
+    let (repository, _) = fresh(Arc::new(MemoryStore::default()));
+    let clock = later();
+    for n in 0..12u8 {
+        fs::write(&file, [n; 40]).unwrap();
+        let report = backup::run(&repository, &clock, &request(dir.path()), &Control::default()).unwrap();
+        let snapshots = Snapshots::list(&repository).unwrap();
+        assert_eq!(snapshots.latest(&Selection::default()).unwrap().id, report.snapshot, "run {n}");
+        if n % 3 == 0 {
+            clock.advance(-100);
+        }
+    }
 }
