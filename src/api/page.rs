@@ -281,7 +281,7 @@ fn policies(html: &mut String, status: &Status) -> fmt::Result {
         match &entry.memory.last_point {
             Some(point) => write!(
                 html,
-                "{}<small>{}\u{a0}files</small><small>{} · {}</small>",
+                "{}<small>{}\u{a0}files</small><small>{}</small><small>{}</small>",
                 ago(point.frozen(), now),
                 grouped(point.counts.files),
                 size(point.counts.bytes),

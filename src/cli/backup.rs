@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::exit::Exit;
 use super::failure::{Failure, Result};
-use super::text::{count, duration, plural};
+use super::text::{count, duration, others, plural};
 use super::{Context, interrupt, memory, open, progress};
 use crate::backup::{self, Control, Report, Request};
 use crate::clock::SystemClock;
@@ -162,7 +162,7 @@ fn show(context: &Context, report: &Report) -> Result<Exit> {
     } else if screen.quiet {
         screen.line(report.snapshot.to_string())?;
     } else {
-        let others = if counts.others == 0 { String::new() } else { format!(", {} others", count(counts.others)) };
+        let others = others(counts.others);
         let parent = report.parent.map_or_else(
             || "no earlier snapshot to compare with".to_owned(),
             |parent| format!("compared with {}", parent.short()),

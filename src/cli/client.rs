@@ -123,7 +123,8 @@ impl Client {
             match &self.doubt {
                 Some(doubt) => failure.hint(doubt),
                 None if denied => failure.hint("ask as the daemon's user or as root, or use --url with --token-file"),
-                None => failure.hint("is it running? --socket or --url name another place"),
+                None => failure
+                    .hint("is it running? --socket, --url or [daemon] socket in lifeboat.toml name another place"),
             }
         })?;
         read_answer(&bytes)

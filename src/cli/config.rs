@@ -175,7 +175,7 @@ fn next(context: &Context, policy: &Policy, number: usize, from: Timestamp) -> R
         screen.line(line)?;
     }
     screen.flush()?;
-    screen.say(format!("in {zone}, before jitter"));
+    screen.say(format!("in {zone}"));
     Ok(Exit::Done)
 }
 

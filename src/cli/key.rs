@@ -208,12 +208,9 @@ fn remove(context: &Context, arguments: &Remove) -> Result<Exit> {
     }
     let slots = repository::slots(&*repository.store)?;
     let fitting: Vec<&ObjectKey> = slots.iter().filter(|slot| slot_id(slot).starts_with(&wanted)).collect();
-    let writers: Vec<WriterId> = repository
-        .all_writers()?
-        .into_iter()
-        .filter_map(|writer| writer.ok().map(|writer| writer.id))
-        .filter(|id| id.to_string().starts_with(&wanted))
-        .collect();
+    let known: Vec<_> = repository.all_writers()?.into_iter().filter_map(|writer| writer.ok()).collect();
+    let writers: Vec<WriterId> =
+        known.iter().map(|writer| writer.id).filter(|id| id.to_string().starts_with(&wanted)).collect();
     match (&fitting[..], &writers[..]) {
         ([slot], []) => {
             repository.store.delete(slot)?;
@@ -240,7 +237,12 @@ fn remove(context: &Context, arguments: &Remove) -> Result<Exit> {
             }
             Ok(Exit::Done)
         }
-        ([], []) => Err(RepositoryError::NoKey { what: "slot or writer", id: wanted }.into()),
+        // Names need not be unique, and a revocation is for ever: it takes an id.
+        ([], []) => match known.iter().find(|writer| writer.name == arguments.id) {
+            Some(writer) => Err(Failure::usage(format!("{} is a writer's name, and this takes an id", arguments.id))
+                .hint(format!("its id is {}; `lifeboat key list` lists all", writer.id))),
+            None => Err(RepositoryError::NoKey { what: "slot or writer", id: wanted }.into()),
+        },
         _ => Err(Failure::usage(format!("{wanted:?} fits {} keys", fitting.len() + writers.len()))
             .hint("give more digits of the id")),
     }
@@ -261,6 +263,15 @@ fn export(context: &Context, arguments: &Export) -> Result<Exit> {
     }
     let repository = open::repository(globals, screen)?;
     let admin = repository.need_admin("exporting a key")?;
+    if arguments.role == ExportedRole::Writer {
+        let taken = |writer: &repository::Writer| writer.name == name;
+        if let Some(writer) = repository.all_writers()?.iter().flatten().find(|writer| taken(writer)) {
+            screen.warn(format!(
+                "the writer {} is named {name} too: `--writer {name}` will not tell them apart",
+                writer.id
+            ));
+        }
+    }
     // The file first: a certificate whose key was never kept would stay for ever.
     let mut file = NewSecretFile::create(&arguments.out)?;
     let (key, writer) = match arguments.role {

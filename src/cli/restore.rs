@@ -12,7 +12,7 @@ use super::exit::Exit;
 use super::failure::{Failure, Result};
 use super::place::Place;
 use super::select::Latest;
-use super::text::{count, duration, plural};
+use super::text::{count, duration, others, plural};
 use super::{Context, interrupt, open, progress};
 use crate::names::escape;
 use crate::pack::record::Outcome;
@@ -142,7 +142,7 @@ fn show_plan(context: &Context, plan: &Plan) -> Result<Exit> {
         }))?;
     } else {
         screen.line(format!("would {}", plan.to_string().lines().next().unwrap_or_default()))?;
-        let others = if totals.others == 0 { String::new() } else { format!(", {} others", count(totals.others)) };
+        let others = others(totals.others);
         screen.line(format!(
             "{}, {}{others}: {}",
             plural(totals.files, "file", "files"),
@@ -210,7 +210,7 @@ fn show(context: &Context, plan: &Plan, report: &Report) -> Result<Exit> {
 
 fn lines(context: &Context, plan: &Plan, report: &Report) -> Result<()> {
     let screen = &context.screen;
-    let others = if report.others == 0 { String::new() } else { format!(", {} others", count(report.others)) };
+    let others = others(report.others);
     screen.line(format!(
         "restored {}, {}{others}: {} in {}",
         plural(report.files, "file", "files"),

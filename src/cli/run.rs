@@ -272,6 +272,8 @@ fn show(screen: &Screen, run: &Value) -> Result<()> {
             ));
             lines.push(("mismatches", text(&checked["mismatches"])));
             lines.push(("not run", text(&checked["not_run"])));
+            // Owners, privileged bits and devices, which a drill cannot set: no mismatch, and no proof either.
+            lines.push(("outside", text(&checked["outside"])));
         }
     } else {
         lines.push(("files", run["files"].as_u64().map_or_else(String::new, count)));

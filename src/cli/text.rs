@@ -155,6 +155,11 @@ pub fn plural(number: u64, one: &str, many: &str) -> String {
     format!("{} {}", count(number), if number == 1 { one } else { many })
 }
 
+/// What is neither file nor directory, as the end of a list; nothing if there is none.
+pub fn others(number: u64) -> String {
+    if number == 0 { String::new() } else { format!(", {}", plural(number, "other", "others")) }
+}
+
 /// Seconds as `4.2 s`, `3 m 05 s`, `2 h 07 m`, `3 d 04 h`.
 pub fn duration(seconds: f64) -> String {
     if seconds < 59.95 {
@@ -232,6 +237,11 @@ mod tests {
             [0.04, 59.9, 59.96, 185.0, 7620.0, 90_000.0].map(duration),
             ["0.0 s", "59.9 s", "1 m 00 s", "3 m 05 s", "2 h 07 m", "1 d 01 h"]
         );
+    }
+
+    #[test]
+    fn others_are_counted_as_people_count() {
+        assert_eq!([0, 1, 1002].map(others), ["", ", 1 other", ", 1 002 others"]);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! `lifeboat token`: who may ask the daemon, and for how much.
 
+use std::path::PathBuf;
+
 use clap::Subcommand;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
@@ -48,7 +50,16 @@ pub fn run(context: &Context, verb: &Verb) -> Result<Exit> {
     match verb {
         Verb::Create { name, role, expires, config } => {
             let expires = expires.as_deref().map(|text| end(now, text)).transpose()?;
-            let (token, secret) = open(context, config)?.token_create(name, *role, expires, now)?;
+            let state = state(context, config)?;
+            // A daemon that systemd gave its directories keeps its tokens where only `[daemon] state` tells us.
+            let used = std::fs::read_dir(&state).is_ok_and(|mut names| names.next().is_some());
+            let (token, secret) = Catalog::open_shared(&state)?.token_create(name, *role, expires, now)?;
+            if !used {
+                context.screen.warn(format!("no daemon has kept anything in {} yet", state.display()));
+                context
+                    .screen
+                    .hint("if yours keeps its state elsewhere it does not know this token: set [daemon] state");
+            }
             if context.screen.json {
                 context.screen.document(&json!({
                     "id": token.id,
@@ -80,10 +91,13 @@ pub fn run(context: &Context, verb: &Verb) -> Result<Exit> {
 }
 
 fn open(context: &Context, directory: &Directory) -> Result<Catalog> {
+    Ok(Catalog::open_shared(&state(context, directory)?)?)
+}
+
+fn state(context: &Context, directory: &Directory) -> Result<PathBuf> {
     let config = config::load(context, &directory.directory)?;
     let places = Places::find(&config.daemon, |name| std::env::var_os(name));
-    let places = places.map_err(|error| Failure::new(Exit::Config, error))?;
-    Ok(Catalog::open_shared(&places.state)?)
+    Ok(places.map_err(|error| Failure::new(Exit::Config, error))?.state)
 }
 
 fn end(now: Timestamp, text: &str) -> Result<Timestamp> {

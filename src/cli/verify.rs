@@ -8,6 +8,7 @@ use super::exit::Exit;
 use super::failure::{Failure, Result};
 use super::text::{count, duration, plural};
 use super::{Context, interrupt, open, progress};
+use crate::seal::key::Role;
 use crate::units::ByteCount;
 use crate::verify::{self, Control, Level, Report, Request, Sample, Severity};
 
@@ -39,10 +40,11 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<Exit> {
         current: String::new(),
     };
     let report = progress::while_running(screen, &|| None, &look, || verify::run(&repository, &request, &control))?;
-    show(context, &report)
+    show(context, &report, repository.role() == Role::Writer)
 }
 
-fn show(context: &Context, report: &Report) -> Result<Exit> {
+/// A writer key reads no index of other groups, so it cannot tell their packs from leftovers.
+fn show(context: &Context, report: &Report, blind: bool) -> Result<Exit> {
     let screen = &context.screen;
     if screen.json {
         let mut document = serde_json::to_value(report).map_err(|error| Failure::new(Exit::Failed, error))?;
@@ -79,8 +81,12 @@ fn show(context: &Context, report: &Report) -> Result<Exit> {
             screen.line(&sampled.statement)?;
         }
         if report.unreferenced_packs > 0 {
+            let whose = match blind {
+                true => "that no index of this key's group names: other groups', or left by interrupted backups",
+                false => "that no index names: left by interrupted backups, no damage",
+            };
             screen.line(format!(
-                "{} ({}) that no index names: left by interrupted backups, no damage",
+                "{} ({}) {whose}",
                 plural(report.unreferenced_packs, "pack", "packs"),
                 ByteCount(report.unreferenced_bytes)
             ))?;

@@ -292,6 +292,36 @@ fn a_writer_reads_its_own_names_and_never_content() {
 }
 
 #[test]
+fn a_writer_does_not_take_what_it_cannot_see_for_leftovers() {
+    let desk = Desk::with_repository();
+    desk.backup();
+    desk.good(["key", "export", "--role", "writer", "--out", "web1.key"]);
+    let seen = desk.good(["verify", "--level", "data", "--key", "web1.key"]);
+    assert!(seen.contains("no index of this key's group names: other groups'"), "{seen}");
+    assert!(!desk.good(["verify", "--level", "data"]).contains("no index"));
+}
+
+#[test]
+fn writers_of_one_name_are_told_apart_by_their_ids() {
+    let desk = Desk::with_repository();
+    desk.good(["key", "export", "--role", "writer", "--name", "web", "--out", "web1.key"]);
+    let second = desk.run(["key", "export", "--role", "writer", "--name", "web", "--out", "web2.key"]);
+    assert_eq!(second.code, 0, "{second:?}");
+    assert!(second.err.contains("is named web too"), "{second:?}");
+    desk.run(["key", "remove", "web"]).refused(2, "web is a writer's name, and this takes an id");
+    desk.run(["key", "remove", "zzz"]).refused(4, "there is no slot or writer zzz");
+}
+
+#[test]
+fn a_path_of_another_snapshot_says_what_this_one_saved() {
+    let desk = Desk::with_repository();
+    desk.backup();
+    let refused = desk.run(["ls", "latest:/elsewhere"]);
+    refused.refused(4, "/elsewhere is not in snapshot");
+    assert!(refused.err.contains(&format!("hint: it saved {}", desk.path("source").display())), "{refused:?}");
+}
+
+#[test]
 fn a_revoked_writer_is_refused_and_what_stood_stands() {
     let desk = Desk::with_repository();
     desk.good(["key", "export", "--role", "writer", "--out", "web1.key"]);
@@ -524,6 +554,10 @@ fn a_token_is_shown_once_and_revoked_by_its_name() {
     let listed = desk.good(["token", "list", "--config", "etc"]);
     assert!(listed.contains("ci") && listed.contains("good") && !listed.contains("lb_"), "{listed}");
     desk.good(["token", "revoke", "ci", "--config", "etc"]);
+    let create = |name| desk.run(["token", "create", "--config", "etc", "--name", name, "--role", "run"]).err;
+    assert!(!create("known").contains("warning"), "the catalog is known");
+    fs::rename(desk.path("state"), desk.path("elsewhere")).unwrap();
+    assert!(create("strange").contains("no daemon has kept anything in"), "a token that no daemon may know");
     desk.run(["token", "revoke", "ci", "--config", "etc"]).refused(4, "no token");
 }
 
