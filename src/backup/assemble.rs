@@ -9,6 +9,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender};
+use rustix::io::Errno;
 
 use super::content::{LARGE_BYTES, SMALL_BYTES};
 use super::large::LargeFile;
@@ -19,10 +20,12 @@ use super::{Error, Request, Result};
 use crate::names::TreePath;
 use crate::pack::entry::{Content, Entry, Extent, Kind};
 use crate::pack::list::ListReader;
+use crate::pack::node::PATH_BYTES_MAX;
 use crate::pack::record::Time;
 use crate::pack::tree::{Origin, Root, TreeBuilder, TreeReader};
 use crate::repository::ChunkReader;
 use crate::source::meta::{self, Owners};
+use crate::source::problem::ProblemKind;
 use crate::source::stat::{FileType, Stat};
 use crate::source::walk::{Found, Walk};
 
@@ -145,6 +148,11 @@ impl<'s, 'a, 'r> Assembly<'s, 'a, 'r> {
     }
 
     fn one(&mut self, found: Found, before: Option<(Entry, Origin)>, previous: Option<&Previous<'_>>) -> Result<()> {
+        if found.path.as_bytes().len() > PATH_BYTES_MAX {
+            let problem = found.problem(ProblemKind::Unreadable { verb: "stored", errno: Errno::NAMETOOLONG });
+            self.tally.problem(&problem, &self.shared.control.progress);
+            return Ok(());
+        }
         if let (Some((entry, _)), Some(previous)) = (&before, previous)
             && self.is_unchanged(entry, &found.stat, previous)?
         {
@@ -153,8 +161,9 @@ impl<'s, 'a, 'r> Assembly<'s, 'a, 'r> {
                 progress.files.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
                 progress.bytes.fetch_add(size, std::sync::atomic::Ordering::Relaxed);
             }
-            let slot = Slot::Ready(Box::new(entry.clone()));
-            self.pending.push_back(Pending { slot, before });
+            // Which names are one file is asked anew: device numbers change between boots, and a new name beside an old one must join it.
+            let entry = Entry { link_group: meta::link_group(&found.stat), ..entry.clone() };
+            self.pending.push_back(Pending { slot: Slot::Ready(Box::new(entry)), before });
             return Ok(());
         }
         if found.stat.file_type != FileType::RegularFile {
@@ -176,7 +185,7 @@ impl<'s, 'a, 'r> Assembly<'s, 'a, 'r> {
             size if size >= LARGE_BYTES => {
                 // The small files before it first: they may be waited for.
                 self.send_batch()?;
-                match LargeFile::open(found, number, self.lanes.workers) {
+                match LargeFile::open_again(found, number, self.lanes.workers) {
                     Ok(file) => {
                         let file = std::sync::Arc::new(file);
                         for _ in 0..self.lanes.workers {

@@ -15,7 +15,7 @@ use crate::pack::entry::{Content, Cut, Extent};
 use crate::pack::list::ListBuilder;
 use crate::source::image::is_disk_image;
 use crate::source::open::{self, OpenFile};
-use crate::source::problem::Problem;
+use crate::source::problem::{Problem, ProblemKind};
 use crate::source::walk::Found;
 
 /// Data bytes of a region: about a frame.
@@ -105,6 +105,14 @@ impl LargeFile {
                 workers,
             }),
         })
+    }
+
+    /// Opens the file, or what has taken its name since it was found, as a rotated log's successor does.
+    pub fn open_again(found: Found, number: u64, workers: usize) -> Result<Self, Problem> {
+        match Self::open(found.clone(), number, workers) {
+            Err(Problem { kind: ProblemKind::Changed, .. }) => Self::open(found.again()?, number, workers),
+            result => result,
+        }
     }
 
     /// Reads and cuts the next region into `buffer` and `pieces`, and says which it is. None at the end of the file, or after an error.

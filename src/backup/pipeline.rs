@@ -123,8 +123,20 @@ impl<'a> Shared<'a> {
     }
 }
 
+/// Ends the attempt when its thread unwinds: nobody else will send the results that the walk waits for.
+struct Watch<'w, 'a>(&'w Shared<'a>);
+
+impl Drop for Watch<'_, '_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.fail(Error::Worker);
+        }
+    }
+}
+
 /// Takes jobs until there are no more, then stores what is left in its frames.
 pub fn work(shared: &Shared<'_>, jobs: &Receiver<Job>, results: &Sender<Done>) {
+    let _watch = Watch(shared);
     let mut worker = Worker::new(shared, results);
     let mut run = || -> Result<()> {
         for job in jobs {

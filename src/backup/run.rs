@@ -160,7 +160,7 @@ fn save(
         refused += 1;
     })?;
     let doubted = index_is_doubtful(repository, &index, snapshots, refused)?;
-    let reading = Index::load(repository, scope, &mut |_| {})?;
+    let reading = index.share();
     let reader = ChunkReader::new(repository, &reading, writer.id)?;
     let packer = Packer::new(repository, session.id, session.epoch);
     let shared = Shared::new(repository, control, packer, index)?;
@@ -183,15 +183,14 @@ fn save(
         drop((queue, results));
         let lanes = Lanes { jobs, results: answers, workers };
         let mut roots = Vec::new();
-        let mut outcome = Ok(());
         for (walk, parent) in walks.into_iter().zip(&parents.0) {
             let path = &request.paths[roots.len()];
             let previous = parent.as_ref().and_then(|parent| previous(parent, path, &reader, doubted));
             match Assembly::run(&shared, request, &lanes, &mut tally, walk, previous.as_ref()) {
                 Ok(root) => roots.push(root),
                 Err(error) => {
-                    outcome = Err(error);
-                    shared.stop.store(true, Ordering::SeqCst);
+                    // Before the workers are told to stop: that they were is no reason for anything.
+                    shared.fail(error);
                     break;
                 }
             }
@@ -202,10 +201,10 @@ fn save(
                 shared.fail(Error::Worker);
             }
         }
-        // The first failure of a worker is the reason; that the walk was told to stop is not.
+        // The first failure is the reason, the walk's or a worker's; that others were told to stop is not.
         match shared.failure() {
             Some(error) => Err(error),
-            None => outcome.map(|()| roots),
+            None => Ok(roots),
         }
     });
     let finished = walked.and_then(|roots| {
@@ -219,16 +218,39 @@ fn save(
     let roots = match finished {
         Ok(roots) => roots,
         Err(error) => {
-            // What was uploaded should be found again; if even that fails, the next run uploads it again.
-            let _ = shared.nodes.flush(&shared);
-            let _ = shared.packer.finish_packs();
-            let _ = tally.checkpoint(&shared);
+            // What was uploaded should be found again; if even that fails, the next run uploads it again. What a defect or faulty memory left is not
+            // to be found.
+            if !matches!(error, Error::Worker | Error::Repository(repository::Error::SelfCheck)) {
+                let _ = shared.nodes.flush(&shared);
+                let _ = shared.packer.finish_packs();
+                let _ = tally.checkpoint(&shared);
+            }
             tally.session.abandon();
             return Err(error);
         }
     };
-    tally.checkpoint(&shared)?;
-    let Tally { mut session, mut counts, problems, .. } = tally;
+    match conclude(repository, clock, request, &shared, &mut tally, roots, started) {
+        Ok(body) => Ok((tally.session.commit(&body)?, body)),
+        Err(error) => {
+            tally.session.abandon();
+            Err(error)
+        }
+    }
+}
+
+/// The last delta, the segments, and what the manifest says.
+fn conclude(
+    repository: &Repository,
+    clock: &dyn Clock,
+    request: &Request,
+    shared: &Shared<'_>,
+    tally: &mut Tally<'_>,
+    roots: Vec<Option<Root>>,
+    started: Time,
+) -> Result<ManifestBody> {
+    let control = shared.control;
+    tally.checkpoint(shared)?;
+    let Tally { session, counts, problems, .. } = tally;
     let index = shared.index.read().unwrap_or_else(PoisonError::into_inner);
     let mut stored = shared.packer.stored_bytes.load(Ordering::Relaxed);
     for (name, bytes) in merge_own_runs(repository, &index, session.id, &mut session.next_run)? {
@@ -260,7 +282,7 @@ fn save(
         });
     }
     let partial = counts.unreadable > 0 || counts.changed > 0;
-    let body = ManifestBody {
+    Ok(ManifestBody {
         started,
         finished: time(clock),
         host: host_name(),
@@ -269,13 +291,11 @@ fn save(
         tags: request.tags.clone(),
         sources,
         outcome: if partial { Outcome::Partial } else { Outcome::Complete },
-        problems,
-        counts,
+        problems: std::mem::take(problems),
+        counts: *counts,
         keep_wish: request.keep_wish.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-    };
-    let committed = session.commit(&body)?;
-    Ok((committed, body))
+    })
 }
 
 fn previous<'p>(parent: &Snapshot, path: &Path, reader: &'p ChunkReader<'p>, doubted: bool) -> Option<Previous<'p>> {

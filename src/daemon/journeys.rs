@@ -16,7 +16,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::names::hex;
 use crate::pack::record;
 use crate::policy::{RepositoryConfig, SecretRef};
-use crate::repository::{self, Hint, Repository, Selection};
+use crate::repository::{self, Access, Hint, Repository, Selection};
 use crate::seal::key::{Key, Role};
 use crate::seal::sheet::{self, SheetError};
 use crate::store::local::{LocalStore, OpenError};
@@ -163,7 +163,7 @@ fn keep_probed(repository: &Repository, cache: &Path) -> Result<(), Failure> {
     let memo = cache.join(format!("probe-{}", hex(&repository.id.0)));
     let now = SystemClock.now().secs;
     let last = fs::read_to_string(&memo).ok().and_then(|text| text.split_whitespace().next()?.parse::<i64>().ok());
-    if last.is_some_and(|last| (0..PROBE_SECONDS).contains(&(now - last))) {
+    if last.is_some_and(|last| (0..PROBE_SECONDS).contains(&now.saturating_sub(last))) {
         return Ok(());
     }
     let found = probe::probe(&*repository.store).map_err(repository::Error::from)?;
@@ -235,9 +235,11 @@ fn backup_of(task: &Task, run: &RunContext) -> Result<RunReport, Failure> {
 
 fn drill_of(task: &Task, files: u32, run: &RunContext) -> Result<RunReport, Failure> {
     let key = task.repository.read_key.as_ref().unwrap_or(&task.repository.key);
+    // Another host's policy of the same name proves nothing about this one's snapshots.
+    let writer = Access::new(read_key(&task.repository.key)?).writer.map(|writer| writer.id);
     let repository = open(&task.repository, key, &task.cache)?;
     let request = drill::Request {
-        selection: Selection { policy: Some(task.policy.name.to_string()), ..Selection::default() },
+        selection: Selection { policy: Some(task.policy.name.to_string()), writer, ..Selection::default() },
         files: files as usize,
         scratch: &task.cache.join("drills"),
     };

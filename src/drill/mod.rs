@@ -14,9 +14,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::names::{SnapshotId, TreePath, escape};
+use crate::names::{ChunkId, SnapshotId, TreePath, escape};
 use crate::pack::entry::{Content, Entry, Extent, Kind};
-use crate::pack::list::ListReader;
+use crate::pack::list::{ListReader, ListSource};
 use crate::pack::tree::TreeReader;
 use crate::repository::{self, ChunkReader, Index, Repository, Scope, Selection, Snapshot, Snapshots};
 use crate::restore;
@@ -80,19 +80,19 @@ pub fn sample(
         tracing::warn!(%error, "an index object does not verify; the drill goes on without it");
     })?;
     let reader = ChunkReader::new(repository, &index, snapshot.writer)?;
-    let sampled = draw(repository, snapshot, &reader, request.files)?;
+    let (sampled, out_of_reach) = draw(repository, snapshot, &reader, request.files)?;
     let mut findings = Findings {
         snapshot: snapshot.id,
         checked_files: 0,
         checked_bytes: 0,
         mismatches: Vec::new(),
         mismatches_count: 0,
-        not_run: 0,
+        not_run: out_of_reach,
         outside: 0,
         seconds: 0.0,
     };
     if sampled.is_empty() {
-        findings.not_run = 1;
+        findings.not_run = findings.not_run.max(1);
         return Ok(findings);
     }
     let scratch = Scratch::make(request.scratch)?;
@@ -130,18 +130,22 @@ pub fn sample(
     Ok(findings)
 }
 
-/// `count` files drawn with equal chances from all of the snapshot's (algorithm R: Vitter, ACM TOMS 1985).
+/// `count` files drawn with equal chances from all of the snapshot's (algorithm R: Vitter, ACM TOMS 1985), and how many sources and files could not be
+/// drawn from, since no path of a restore leads there.
 fn draw(
     repository: &Repository,
     snapshot: &Snapshot,
     reader: &ChunkReader<'_>,
     count: usize,
-) -> repository::Result<Vec<Sampled>> {
+) -> repository::Result<(Vec<Sampled>, u64)> {
     let mut dice = Dice::new();
-    let (mut drawn, mut seen): (Vec<Sampled>, u64) = (Vec::new(), 0);
+    let (mut drawn, mut seen, mut out_of_reach): (Vec<Sampled>, u64, u64) = (Vec::new(), 0, 0);
     for source in &snapshot.need_body(repository)?.sources {
         let name = source.name.strip_prefix(b"/").unwrap_or(&source.name);
-        let Ok(base) = TreePath::from_bytes(name.to_vec()) else { continue };
+        let Ok(base) = TreePath::from_bytes(name.to_vec()) else {
+            out_of_reach += 1;
+            continue;
+        };
         let mut tree = TreeReader::new(reader, &source.tree());
         while let Some((entry, _)) = tree.next_entry()? {
             if !matches!(entry.kind, Kind::File { .. }) {
@@ -157,7 +161,10 @@ fn draw(
                     let joined = [base.as_bytes(), b"/", entry.path.as_bytes()].concat();
                     match TreePath::from_bytes(joined) {
                         Ok(path) => path,
-                        Err(_) => continue,
+                        Err(_) => {
+                            out_of_reach += 1;
+                            continue;
+                        }
                     }
                 }
             };
@@ -168,7 +175,7 @@ fn draw(
             }
         }
     }
-    Ok(drawn)
+    Ok((drawn, out_of_reach))
 }
 
 /// A stream of fair numbers from the kernel's randomness.
@@ -212,23 +219,36 @@ fn compare(scratch: &Path, file: &Sampled, reader: &ChunkReader<'_>) -> std::io:
     }
     // A file that its owner may not read: its content is out of reach, which is no pass.
     let open = fs::File::open(&path)?;
-    same_content(open, content, reader)
+    same_content(open, *size, content, reader, &|bytes| reader.ids().data(bytes))
 }
 
-fn same_content(mut file: fs::File, content: &Content, reader: &ChunkReader<'_>) -> std::io::Result<Option<String>> {
-    let mut extents = ListReader::new(reader, content);
+/// The file has `size` bytes. Content that the snapshot lists beyond them, or not up to them, is a difference: a list that ends early would leave the rest
+/// unread and pass.
+fn same_content<S>(
+    mut file: impl Read,
+    size: u64,
+    content: &Content,
+    lists: &S,
+    name: &dyn Fn(&[u8]) -> ChunkId,
+) -> std::io::Result<Option<String>>
+where
+    S: ListSource,
+    S::Error: std::fmt::Display,
+{
+    let mut extents = ListReader::new(lists, content);
     let (mut buffer, mut offset) = (Vec::new(), 0u64);
     loop {
         let extent = match extents.next_extent() {
-            Ok(None) => return Ok(None),
-            Ok(Some(extent)) => extent,
+            Ok(None) if offset == size => return Ok(None),
+            Ok(Some(extent)) if extent.len() <= size - offset => extent,
+            Ok(_) => return Ok(Some(format!("the snapshot lists other content than its {size} bytes"))),
             Err(error) => return Ok(Some(format!("the snapshot's list of its content is damaged: {error}"))),
         };
         let good = match extent {
             Extent::Data { id, len } => {
                 buffer.resize(len as usize, 0);
                 file.read_exact(&mut buffer)?;
-                reader.ids().data(&buffer) == id
+                name(&buffer) == id
             }
             Extent::Hole { len } => is_zero(&mut file, len, &mut buffer)?,
         };
@@ -239,7 +259,7 @@ fn same_content(mut file: fs::File, content: &Content, reader: &ChunkReader<'_>)
     }
 }
 
-fn is_zero(file: &mut fs::File, len: u64, buffer: &mut Vec<u8>) -> std::io::Result<bool> {
+fn is_zero(file: &mut impl Read, len: u64, buffer: &mut Vec<u8>) -> std::io::Result<bool> {
     let mut left = len;
     while left > 0 {
         let step = left.min(1 << 20) as usize;
@@ -251,4 +271,33 @@ fn is_zero(file: &mut fs::File, len: u64, buffer: &mut Vec<u8>) -> std::io::Resu
         left -= step as u64;
     }
     Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pack::tree::NodeError;
+
+    struct NoLists;
+
+    impl ListSource for NoLists {
+        type Error = NodeError;
+        fn list_node(&self, id: &ChunkId) -> Result<Arc<Vec<u8>>, NodeError> {
+            Err(NodeError { id: *id, cause: crate::pack::wire::Malformed("there is none") })
+        }
+    }
+
+    #[test]
+    fn content_that_is_not_as_long_as_its_file_is_a_difference() {
+        let name = |bytes: &[u8]| ChunkId(*blake3::hash(bytes).as_bytes());
+        let data = |bytes: &[u8]| Extent::Data { id: name(bytes), len: bytes.len() as u32 };
+        let differs = |extents: Vec<Extent>| {
+            same_content(&b"abcdef"[..], 6, &Content::Extents(extents), &NoLists, &name).unwrap().is_some()
+        };
+        assert!(!differs(vec![data(b"abc"), data(b"def")]));
+        assert!(differs(vec![data(b"abc"), data(b"def_")]));
+        assert!(differs(vec![data(b"abc")]), "the last three bytes were never compared");
+        assert!(differs(vec![data(b"abc"), data(b"def"), Extent::Hole { len: 9 }]));
+        assert!(differs(vec![data(b"abd"), data(b"def")]));
+    }
 }

@@ -163,6 +163,11 @@ impl PackBuilder {
         self.table.frames.is_empty()
     }
 
+    /// Bytes of the table so far.
+    pub fn table_bytes(&self) -> u64 {
+        4 + self.table.frames.len() as u64 * 12 + self.table.chunks.len() as u64 * 36
+    }
+
     /// Seals `frame` (codec byte and payload, `plain_len` bytes before compression) in place and lists it.
     pub fn add(&mut self, frame: &mut Vec<u8>, plain_len: u32, chunks: &[(ChunkId, u32)]) -> Frame {
         let offset = self.sealer.seal(&self.aad, frame);
@@ -237,7 +242,7 @@ impl Table {
             offset += u64::from(stored_len);
             chunks += u64::from(chunk_count);
         }
-        if offset != table_offset || chunks * 36 != reader.remaining() as u64 {
+        if offset != table_offset || chunks.checked_mul(36) != Some(reader.remaining() as u64) {
             return Err(Malformed("frames and table do not fill the pack").into());
         }
         while !reader.is_empty() {

@@ -8,8 +8,14 @@ use crate::names::{ChunkId, TreePath};
 use crate::pack::entry::{Content, Cut, Entry, Extent, Kind, Timestamp};
 use crate::pack::wire::{Malformed, Reader, put_slice, put_varint, put_zigzag};
 
-/// Nodes are closed at 512 KiB plus one entry; an entry with every attribute the kernel allows stays below this.
-pub const NODE_BYTES_MAX: usize = 16 << 20;
+/// No path within a source is longer; whoever finds a longer one must not store it, since no reader would take it.
+pub const PATH_BYTES_MAX: usize = 1 << 20;
+/// Chunks of files are at most 16 MiB.
+const CHUNK_BYTES_MAX: u64 = 16 << 20;
+/// More than any leaf or inner node holds (1024 and 512; the directories above a source: 2048).
+const NODE_ENTRIES_MAX: usize = 4096;
+/// Paths of a leaf, written out: front coding would let few bytes ask for terabytes.
+const LEAF_PATH_BYTES_MAX: usize = 16 << 20;
 
 /// A child as its parent lists it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,7 +76,7 @@ fn get_front(reader: &mut Reader<'_>, before: &mut Vec<u8>) -> Result<(), Malfor
     }
     before.truncate(shared);
     before.extend_from_slice(reader.slice()?);
-    if before.len() > 1 << 20 {
+    if before.len() > PATH_BYTES_MAX {
         return Err(Malformed("a path is too long"));
     }
     Ok(())
@@ -213,11 +219,19 @@ pub fn decode_leaf(bytes: &[u8], base: &TreePath) -> Result<Vec<Entry>, Malforme
         return Err(Malformed("a leaf is no leaf"));
     }
     let count = reader.count(10)?;
+    if count > NODE_ENTRIES_MAX {
+        return Err(Malformed("a leaf holds too many entries"));
+    }
     let (users, groups) = (get_owners(&mut reader)?, get_owners(&mut reader)?);
     let mut entries: Vec<Entry> = Vec::with_capacity(count);
     let (mut path, mut mtime_before, mut inode_before) = (Vec::new(), 0i64, 0u64);
+    let mut path_bytes = 0;
     for _ in 0..count {
         get_front(&mut reader, &mut path)?;
+        path_bytes += path.len();
+        if path_bytes > LEAF_PATH_BYTES_MAX {
+            return Err(Malformed("the paths of a leaf are too long"));
+        }
         let full = rebuild(base, &path)?;
         if entries.last().is_some_and(|before| before.path >= full) {
             return Err(Malformed("entries are out of order"));
@@ -310,6 +324,7 @@ fn get_extents(reader: &mut Reader<'_>) -> Result<Vec<Extent>, Malformed> {
         extents.push(match number & 1 {
             _ if len == 0 => return Err(Malformed("an extent is empty")),
             1 => Extent::Hole { len },
+            _ if len > CHUNK_BYTES_MAX => return Err(Malformed("a chunk is too long")),
             _ => Extent::Data {
                 len: u32::try_from(len).map_err(|_| Malformed("a chunk is too long"))?,
                 id: ChunkId(reader.array()?),
@@ -343,6 +358,9 @@ pub fn decode_inner(bytes: &[u8], level: u8, base: &TreePath) -> Result<Vec<Chil
         return Err(Malformed("a node is of another level"));
     }
     let count = reader.count(37)?;
+    if count > NODE_ENTRIES_MAX {
+        return Err(Malformed("a node holds too many children"));
+    }
     let mut children: Vec<Child> = Vec::with_capacity(count);
     let mut path = Vec::new();
     for _ in 0..count {
@@ -513,6 +531,29 @@ pub(crate) mod tests {
             leaf[at] ^= 0x41;
             let _ = decode_leaf(&leaf, &root);
         }
+    }
+
+    #[test]
+    fn front_coding_asks_for_no_memory_without_end() {
+        let mut leaf = vec![0];
+        put_varint(&mut leaf, 1000);
+        let owner = |leaf: &mut Vec<u8>| leaf.extend_from_slice(&[1, 0, 0]);
+        owner(&mut leaf);
+        owner(&mut leaf);
+        for n in 0..1000u32 {
+            let path = if n == 0 { vec![b'a'; 1 << 19] } else { format!("{n:04}").into_bytes() };
+            put_varint(&mut leaf, if n == 0 { 0 } else { 1 << 19 });
+            put_slice(&mut leaf, &path);
+            leaf.extend_from_slice(&[1, 0, 0, 0, 0, 0, 0, 0, 0]);
+        }
+        assert_eq!(decode_leaf(&leaf, &TreePath::root()).err(), Some(Malformed("the paths of a leaf are too long")));
+        let mut wide = vec![0];
+        put_varint(&mut wide, 5000);
+        wide.resize(60_000, 0);
+        assert_eq!(decode_leaf(&wide, &TreePath::root()).err(), Some(Malformed("a leaf holds too many entries")));
+        let mut long = vec![0];
+        put_extents(&mut long, &[Extent::Data { id: ChunkId([1; 32]), len: (16 << 20) + 1 }]);
+        assert_eq!(ListNode::decode(&long), Err(Malformed("a chunk is too long")));
     }
 
     #[test]

@@ -8,7 +8,8 @@ use xorf::{BinaryFuse8, BinaryFuse8Ref, DmaSerializable, Filter, FilterRef};
 use crate::names::{ChunkId, PackId, SessionId};
 use crate::pack::container::PackKind;
 use crate::pack::wire::{Malformed, Reader};
-use crate::seal::cipher::SEGMENT_BYTES;
+use crate::seal::cipher::{SEGMENT_BYTES, TAG_BYTES};
+use crate::seal::compress::FRAME_BYTES_MAX;
 
 pub const BLOCK_BYTES: usize = SEGMENT_BYTES;
 const ENTRY_BYTES: usize = 44;
@@ -223,6 +224,23 @@ pub struct Run<B: Blocks> {
     replaced: Vec<RunName>,
 }
 
+/// Whether every key would be looked for within the fingerprints: the filter itself trusts its descriptor (seed u64, length of a segment, its mask,
+/// length of all segments but the last two).
+fn check_filter(descriptor: &[u8], fingerprints: usize) -> Result<(), Malformed> {
+    let mut reader = Reader::new(descriptor);
+    let (_, segment, mask, starts) = (reader.u64()?, reader.u32()?, reader.u32()?, reader.u32()?);
+    let needed = u64::from(starts) + 2 * u64::from(segment);
+    if !segment.is_power_of_two()
+        || mask != segment - 1
+        || starts == 0
+        || !starts.is_multiple_of(segment)
+        || needed > fingerprints as u64
+    {
+        return Err(Malformed("a filter points outside itself"));
+    }
+    Ok(())
+}
+
 fn get_entry(block: &[u8], at: usize) -> Option<EntryRow> {
     let bytes = block.get(at * ENTRY_BYTES..(at + 1) * ENTRY_BYTES)?;
     let number = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
@@ -270,7 +288,9 @@ impl<B: Blocks> Run<B> {
             }
             let descriptor = reader.bytes(descriptor_len)?.to_vec();
             let fingerprints_len = reader.u32()? as usize;
-            filters.push((descriptor, reader.bytes(fingerprints_len)?.to_vec()));
+            let fingerprints = reader.bytes(fingerprints_len)?.to_vec();
+            check_filter(&descriptor, fingerprints_len)?;
+            filters.push((descriptor, fingerprints));
         }
         let mut replaced_names = Vec::with_capacity((replaced as usize).min(tail.len() / 24));
         for _ in 0..replaced {
@@ -354,6 +374,11 @@ impl<B: Blocks> Run<B> {
         let pack = *self.packs.get(frame.pack as usize).ok_or(Malformed("a frame names no pack"))?;
         if entry.offset.checked_add(entry.len).is_none_or(|end| end > frame.plain_len) {
             return Err(Malformed("a chunk lies outside its frame").into());
+        }
+        // Incompressible plaintext, codec byte and tag: no frame is stored in more.
+        let stored_max = FRAME_BYTES_MAX + 1 + TAG_BYTES;
+        if frame.plain_len as usize > FRAME_BYTES_MAX || frame.stored_len as usize > stored_max {
+            return Err(Malformed("a frame is longer than any").into());
         }
         if u64::from(frame.offset) + u64::from(frame.stored_len) > pack.size {
             return Err(Malformed("a frame lies outside its pack").into());
@@ -463,11 +488,19 @@ where
         let head = entries.advance().map_err(MergeError::Read)?;
         cursors.push((head, entries));
     }
+    let mut last = None;
     loop {
         let first = cursors.iter().enumerate().filter_map(|(at, (head, _))| head.map(|entry| (entry.id, at))).min();
-        let Some((_, at)) = first else { break };
+        let Some((id, at)) = first else { break };
+        if last.is_some_and(|last| id < last) {
+            return Err(MergeError::Read(Malformed("entries are out of order").into()));
+        }
+        last = Some(id);
         let (head, entries) = &mut cursors[at];
         if let Some(mut entry) = head.take() {
+            if u64::from(entry.frame) >= runs[at].frames {
+                return Err(MergeError::Read(Malformed("a chunk names no frame").into()));
+            }
             entry.frame += frame_bases[at];
             writer.entry(&entry).map_err(MergeError::Write)?;
         }
@@ -477,13 +510,18 @@ where
     for run in runs {
         let base = packs.len() as u32;
         let mut failed = None;
+        let mut stray = false;
         run.each_frame(|mut frame| {
-            frame.pack += base;
+            stray |= frame.pack as usize >= run.packs.len();
+            frame.pack = frame.pack.saturating_add(base);
             if failed.is_none() {
                 failed = writer.frame(&frame).err();
             }
         })
         .map_err(MergeError::Read)?;
+        if stray {
+            return Err(MergeError::Read(Malformed("a frame names no pack").into()));
+        }
         if let Some(error) = failed {
             return Err(MergeError::Write(error));
         }
@@ -560,6 +598,28 @@ mod tests {
         assert_eq!(run.iter().count(), 1000);
         assert!(run.iter().map(|entry| entry.unwrap().id).is_sorted());
         assert_eq!(run.replaced(), [name]);
+    }
+
+    #[test]
+    fn a_filter_that_points_outside_itself_is_refused() {
+        let filter = BinaryFuse8::try_from([1u64, 2, 3].as_slice()).unwrap();
+        let mut good = vec![0; BinaryFuse8::DESCRIPTOR_LEN];
+        filter.dma_copy_descriptor_to(&mut good);
+        let len = filter.dma_fingerprints().len();
+        assert_eq!(check_filter(&good, len), Ok(()));
+        for count in 1..2000u64 {
+            let keys: Vec<u64> = (0..count).map(|n| filter_key(&id(n))).collect();
+            let filter = BinaryFuse8::try_from(keys.as_slice()).unwrap();
+            let mut descriptor = vec![0; BinaryFuse8::DESCRIPTOR_LEN];
+            filter.dma_copy_descriptor_to(&mut descriptor);
+            assert_eq!(check_filter(&descriptor, filter.dma_fingerprints().len()), Ok(()), "{count} keys");
+        }
+        assert!(check_filter(&good, len - 1).is_err());
+        for at in [8, 12, 16] {
+            let mut bent = good.clone();
+            bent[at..at + 4].copy_from_slice(&u32::MAX.to_le_bytes());
+            assert!(check_filter(&bent, len).is_err(), "field at {at}");
+        }
     }
 
     #[test]

@@ -92,7 +92,9 @@ fn weight(entry: &Entry) -> usize {
         Kind::Symlink { target } => target.len(),
         _ => 0,
     };
-    64 + content + entry.xattrs.iter().map(|(name, value)| name.len() + value.len() + 4).sum::<usize>()
+    64 + entry.path.as_bytes().len()
+        + content
+        + entry.xattrs.iter().map(|(name, value)| name.len() + value.len() + 4).sum::<usize>()
 }
 
 impl<'a> TreeBuilder<'a> {
@@ -208,6 +210,8 @@ pub struct TreeReader<'a, S: NodeSource> {
     leaf: Vec<Entry>,
     leaf_ref: Option<Arc<LeafRef>>,
     place: usize,
+    /// The last path of the leaf before: a tree out of order ends here.
+    last: Option<TreePath>,
 }
 
 impl<'a, S: NodeSource> TreeReader<'a, S> {
@@ -221,7 +225,7 @@ impl<'a, S: NodeSource> TreeReader<'a, S> {
             bytes: root.bytes,
         };
         let stack = vec![(Arc::new(vec![child]), 0, root.level)];
-        Self { source, stack, leaf: Vec::new(), leaf_ref: None, place: 0 }
+        Self { source, stack, leaf: Vec::new(), leaf_ref: None, place: 0, last: None }
     }
 
     /// A reader that begins at the first entry at or after `path`.
@@ -256,9 +260,14 @@ impl<'a, S: NodeSource> TreeReader<'a, S> {
             let wrong = |cause| S::Error::from(NodeError { id: child.id, cause });
             if level == 0 {
                 self.leaf = decode_leaf(&bytes, &child.base()).map_err(wrong)?;
-                if self.leaf.is_empty() {
+                let (Some(first), Some(last)) = (self.leaf.first(), self.leaf.last()) else {
                     return Err(wrong(Malformed("a leaf is empty")));
+                };
+                if self.last.as_ref().is_some_and(|before| *before >= first.path) {
+                    self.leaf.clear();
+                    return Err(wrong(Malformed("leaves are out of order")));
                 }
+                self.last = Some(last.path.clone());
                 // What the parent claims of a leaf is not believed: another tree may use it again.
                 let first = self.leaf[0].path.clone();
                 let bytes = self.leaf.iter().fold(0u64, |sum, entry| sum.saturating_add(entry.kind.size()));
@@ -420,6 +429,34 @@ mod tests {
         assert_eq!(build(&entries, &mut fresh), incremental);
         memory.nodes.extend(new_nodes.nodes);
         assert_eq!(read(&incremental, &memory), entries);
+    }
+
+    #[test]
+    fn a_tree_that_repeats_itself_is_refused() {
+        let mut memory = Memory::default();
+        let once = build(&many(10), &mut memory);
+        let child = |first: &str| Child {
+            first: TreePath::from_bytes(first.into()).unwrap(),
+            base_len: 0,
+            id: once.id,
+            entries: 10,
+            bytes: 0,
+        };
+        let id = memory.put_tree_node(encode_inner(1, &[child("d"), child("e")], 0)).unwrap();
+        let root = Root { id, level: 1, base: TreePath::root(), entries: 20, bytes: 0 };
+        let mut reader = TreeReader::new(&memory, &root);
+        let read = std::iter::from_fn(|| reader.next_entry().transpose()).take(1000);
+        let read: Vec<_> = read.take_while(|entry| entry.is_ok()).collect();
+        assert_eq!(read.len(), 10);
+    }
+
+    #[test]
+    fn long_paths_close_a_leaf() {
+        let deep = "x".repeat(100_000);
+        let entries: Vec<Entry> = (0..300).map(|n| file(format!("{deep}/f{n:06}"), 0)).collect();
+        let mut memory = Memory::default();
+        let root = build(&entries, &mut memory);
+        assert_eq!(read(&root, &memory), entries);
     }
 
     proptest! {

@@ -116,6 +116,11 @@ impl Index {
         Self { runs: Vec::new(), cache: Arc::default(), opened: 0 }
     }
 
+    /// The same runs once more, filters and blocks in the same memory; what is added to one is not in the other.
+    pub fn share(&self) -> Self {
+        Self { runs: self.runs.clone(), cache: self.cache.clone(), opened: self.opened }
+    }
+
     /// Opens every run of `scope` that no segment replaces. `refused` receives what does not verify, and the rest is used.
     pub fn load(repository: &Repository, scope: Scope, refused: &mut dyn FnMut(Error)) -> Result<Self> {
         let mut index = Self::empty();
@@ -208,30 +213,43 @@ impl Index {
 
     pub fn contains(&self, id: &ChunkId) -> Result<bool> {
         for run in &self.runs {
-            if run.contains(id).map_err(|error| run_error(run.source(), error))? {
-                return Ok(true);
+            match run.contains(id).map_err(|error| run_error(run.source(), error)) {
+                Ok(false) => {}
+                // What cannot be read is not there: the chunk is stored again.
+                Err(error) if error.is_damage() => {}
+                found => return found,
             }
         }
         Ok(false)
     }
 
-    /// Where a chunk lies; the first place, if there are several.
+    /// Where a chunk lies; the first place, if there are several. A damaged run is an error only where no other run knows the chunk.
     pub fn locate(&self, id: &ChunkId) -> Result<Option<Location>> {
+        let mut damage = None;
         for run in &self.runs {
-            if let Some(location) = run.locate(id).map_err(|error| run_error(run.source(), error))? {
-                return Ok(Some(location));
+            match run.locate(id).map_err(|error| run_error(run.source(), error)) {
+                Ok(None) => {}
+                Err(error) if error.is_damage() => damage = damage.or(Some(error)),
+                found => return found,
             }
         }
-        Ok(None)
+        damage.map_or(Ok(None), Err)
     }
 
-    /// Every place of a chunk: a damaged copy is no loss while another is whole.
+    /// Every place of a chunk: a damaged copy is no loss while another is whole, nor is a damaged run.
     pub fn locate_all(&self, id: &ChunkId) -> Result<Vec<Location>> {
-        let mut places = Vec::new();
+        let (mut places, mut damage) = (Vec::new(), None);
         for run in &self.runs {
-            places.extend(run.locate(id).map_err(|error| run_error(run.source(), error))?);
+            match run.locate(id).map_err(|error| run_error(run.source(), error)) {
+                Ok(place) => places.extend(place),
+                Err(error) if error.is_damage() => damage = damage.or(Some(error)),
+                Err(error) => return Err(error),
+            }
         }
-        Ok(places)
+        match damage {
+            Some(error) if places.is_empty() => Err(error),
+            _ => Ok(places),
+        }
     }
 
     pub fn runs(&self) -> &[Arc<Run<SealedRun>>] {

@@ -72,6 +72,14 @@ impl Repository {
                 }
                 // The store's own trouble is no reason to believe in an older configuration.
                 Err(error @ Error::Store(_)) => return Err(error),
+                // A configuration of this admin's that a newer Lifeboat made: an older one beside it must not be acted on.
+                Err(error @ Error::Damaged { cause: ObjectError::Version(_) | ObjectError::Features(_), .. })
+                    if store
+                        .get(&key)
+                        .is_ok_and(|bytes| object::is_signed(&bytes, &key, access.repository, access.admin_public)) =>
+                {
+                    return Err(error);
+                }
                 Err(error) => refused = refused.or(Some(error)),
             }
         }

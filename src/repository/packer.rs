@@ -4,7 +4,10 @@
 //! of what was sealed with what was read, and the checkpoints. Called by many workers at once.
 //!
 //! Order: a pack is durable before a delta names it, a delta before a manifest needs it. Memory: the table of each open pack (36 bytes a chunk), and 44
-//! bytes for each chunk that is in a finished pack and in no delta yet, which `checkpoint_due` bounds at `CHECKPOINT_CHUNKS`.
+//! bytes for each chunk that is in a finished pack and in no delta yet, which `checkpoint_due` bounds at `CHECKPOINT_CHUNKS`. A pack's table counts towards
+//! its size, so that a million tiny chunks fill it too.
+//!
+//! A frame that fails its comparison takes its pack along: neither ever reaches a delta, else a later run would find its chunks and not store them again.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -93,7 +96,7 @@ impl<'a> Packer<'a> {
         lock(&self.claimed[usize::from(id.0[31]) % SHARDS]).contains(id)
     }
 
-    /// Compresses, seals, stores and compares one frame. `scratch` holds two buffers to use again.
+    /// Compresses, seals, compares and stores one frame. `scratch` holds two buffers to use again.
     pub fn store_frame(
         &self,
         class: Class,
@@ -103,44 +106,50 @@ impl<'a> Packer<'a> {
         codec: &mut Codec,
         scratch: &mut (Vec<u8>, Vec<u8>),
     ) -> Result<()> {
-        let (frame, again) = scratch;
+        let (frame, sealed) = scratch;
         codec.compress(plain, level, frame);
-        let (opener, offset) = self.append(class, frame, plain.len() as u32, chunks)?;
-        let opened = opener.open(offset, frame).map_err(|_| Error::SelfCheck)?;
-        codec.decompress(opened, plain.len(), again).map_err(|_| Error::SelfCheck)?;
-        if again == plain { Ok(()) } else { Err(Error::SelfCheck) }
+        codec.decompress(frame, plain.len(), sealed).map_err(|_| Error::SelfCheck)?;
+        if sealed != plain {
+            return Err(Error::SelfCheck);
+        }
+        sealed.clear();
+        sealed.extend_from_slice(frame);
+        self.append(class, sealed, plain.len() as u32, chunks, |opener, offset, sealed| {
+            opener.open(offset, sealed).is_ok_and(|opened| opened == frame.as_slice())
+        })
     }
 
+    /// Seals `frame` in place and appends it to an open pack. `opens` sees what was sealed; if it says no, the pack is given up.
     fn append(
         &self,
         class: Class,
         frame: &mut Vec<u8>,
         plain_len: u32,
         chunks: &[(ChunkId, u32)],
-    ) -> Result<(FrameOpener, u32)> {
+        opens: impl FnOnce(&FrameOpener, u32, &mut [u8]) -> bool,
+    ) -> Result<()> {
         let place = match class {
             Class::Data => self.turn.fetch_add(1, Ordering::Relaxed) % 2,
             Class::Metadata => 2,
         };
         let mut slot = lock(&self.open[place]);
-        let pack = match &mut *slot {
+        // It goes back only whole: an error or a panic on the way drops it, and nothing names what it held.
+        let mut pack = match slot.take() {
             Some(pack) => pack,
-            empty => empty.insert(self.begin(class)?),
+            None => self.begin(class)?,
         };
         let row = pack.builder.add(frame, plain_len, chunks);
         pack.name.update(frame);
-        let opener = pack.builder.frames();
-        let stored = pack.upload.append(frame);
-        let full = pack.builder.len() >= u64::from(self.repository.config.pack_bytes);
-        if stored.is_err() || full {
-            let pack = slot.take();
-            drop(slot);
-            stored?;
-            if let Some(pack) = pack {
-                self.finish_pack(class, pack, false)?;
-            }
+        pack.upload.append(frame)?;
+        if !opens(&pack.builder.frames(), row.offset, frame) {
+            return Err(Error::SelfCheck);
         }
-        Ok((opener, row.offset))
+        if pack.builder.len() + pack.builder.table_bytes() < u64::from(self.repository.config.pack_bytes) {
+            *slot = Some(pack);
+            return Ok(());
+        }
+        drop(slot);
+        self.finish_pack(class, pack, false)
     }
 
     fn begin(&self, class: Class) -> Result<OpenPack> {
@@ -272,5 +281,56 @@ impl<'a> Packer<'a> {
         for id in ids {
             lock(&self.claimed[usize::from(id.0[31]) % SHARDS]).remove(id);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::ManualClock;
+    use crate::names::WriterId;
+    use crate::repository::init;
+    use crate::store::memory::MemoryStore;
+    use std::sync::Arc;
+
+    fn repository() -> Repository {
+        let store = Arc::new(MemoryStore::default());
+        let made = init::<Error>(&*store, &ManualClock::at(1_000_000), None, |_| Ok(())).unwrap();
+        Repository::open(store, made.key).unwrap()
+    }
+
+    fn session() -> SessionId {
+        SessionId::new(WriterId([1; 8]), [2; 8])
+    }
+
+    fn store(packer: &Packer<'_>, bytes: &[u8], chunks: &[(ChunkId, u32)]) -> Result<()> {
+        packer.store_frame(Class::Data, 3, bytes, chunks, &mut Codec::new(), &mut Default::default())
+    }
+
+    #[test]
+    fn a_frame_that_does_not_open_reaches_no_delta() {
+        let repository = repository();
+        let packer = Packer::new(&repository, session(), 0);
+        store(&packer, b"whole", &[(ChunkId([1; 32]), 5)]).unwrap();
+        packer.turn.store(0, Ordering::Relaxed);
+        let mut frame = b"\0bent".to_vec();
+        let bent = packer.append(Class::Data, &mut frame, 4, &[(ChunkId([2; 32]), 4)], |_, _, _| false);
+        assert!(matches!(bent, Err(Error::SelfCheck)));
+        // What a run that fails does with the rest.
+        packer.finish_packs().unwrap();
+        assert!(packer.write_delta(&mut 0).unwrap().is_none(), "a later run would believe in these chunks");
+    }
+
+    #[test]
+    fn tiny_chunks_fill_a_pack_by_its_table() {
+        let repository = repository();
+        let packer = Packer::new(&repository, session(), 0);
+        let chunks: Vec<(ChunkId, u32)> =
+            (0..40_000u32).map(|n| (ChunkId(*blake3::hash(&n.to_le_bytes()).as_bytes()), 1)).collect();
+        for _ in 0..30 {
+            store(&packer, &vec![7; chunks.len()], &chunks).unwrap();
+        }
+        // 1.2 million chunks of one byte, a few KiB compressed: 43 MB of tables.
+        assert!(!lock(&packer.finished).packs.is_empty());
     }
 }

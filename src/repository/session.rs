@@ -26,7 +26,7 @@ use crate::pack::record::{self, Time};
 use crate::pack::run::RunName;
 use crate::seal::cipher::SegmentSealer;
 use crate::seal::key::{Secret, derive};
-use crate::seal::object::ObjectKind;
+use crate::seal::object::{ObjectKind, SignedBy};
 use crate::seal::stanza::{To, Use};
 use crate::store::create_once::{Outcome, create_once};
 use crate::store::{Create, Store};
@@ -81,6 +81,7 @@ impl<'a> WriteSession<'a> {
         choose: &dyn Fn(&Snapshots) -> Vec<String>,
     ) -> Result<(Self, Snapshots)> {
         let writer = repository.need_writer("backing up")?;
+        super::check_features(&repository.config.write_features)?;
         if repository.revocation(writer.id)?.is_some() {
             return Err(Error::Revoked { writer: writer.id });
         }
@@ -157,17 +158,17 @@ impl<'a> WriteSession<'a> {
             // A listing that lags behind its own writer cannot keep two apart either.
             self.multi_writer = false;
         }
-        let mut newest: std::collections::BTreeMap<SessionId, u32> = std::collections::BTreeMap::new();
+        // The numbers of each session's records, which the listing gives in order.
+        let mut sessions: std::collections::BTreeMap<SessionId, Vec<u32>> = std::collections::BTreeMap::new();
         for listed in &listed {
             if let Some(Meaning::SessionRecord(session, number)) = keys::parse(&listed.key)
                 && session != self.id
             {
-                let last = newest.entry(session).or_insert(number);
-                *last = number.max(*last);
+                sessions.entry(session).or_default().push(number);
             }
         }
-        for (session, last) in newest {
-            let record = self.read_record(session, last);
+        for (session, numbers) in sessions {
+            let record = numbers.last().and_then(|last| self.read_record(session, *last));
             let epoch = record.as_ref().map_or(self.epoch, |record| record.epoch);
             let slot = keys::commit(epoch, session);
             let settled = store.size(&slot)?.is_some();
@@ -183,12 +184,13 @@ impl<'a> WriteSession<'a> {
                 continue;
             }
             if own && (settled || dead) {
-                for number in 0..=last {
+                for number in numbers {
                     // Credentials that may not delete leave it to the admin.
                     let _ = store.delete(&keys::session_record(session, number));
                 }
             }
-            let silent = record.is_some_and(|record| time(self.clock).secs - record.at.secs > LEASE_SECONDS);
+            let now = time(self.clock).secs;
+            let silent = record.is_some_and(|record| now.saturating_sub(record.at.secs) > LEASE_SECONDS);
             if !self.multi_writer && !settled && !dead && !silent {
                 self.withdraw();
                 return Err(Error::Busy { writer: session.writer() });
@@ -204,7 +206,9 @@ impl<'a> WriteSession<'a> {
         let mut open: Option<std::collections::HashSet<SessionId>> = None;
         let mut failed = None;
         let swept = store.sweep(&mut |leftover| {
-            let Some(session) = leftover.session() else { return now - leftover.modified > STALE_SECONDS };
+            let Some(session) = leftover.session() else {
+                return now.saturating_sub(leftover.modified) > STALE_SECONDS;
+            };
             if open.is_none() {
                 match store.list(keys::SESSIONS) {
                     Ok(listed) => open = Some(listed.iter().filter_map(|l| session_of(&l.key)).collect()),
@@ -220,10 +224,14 @@ impl<'a> WriteSession<'a> {
         failed.map_or(Ok(()), |error| Err(error.into()))
     }
 
+    /// A record as its own writer signed it: what another says of a session could make it look dead.
     fn read_record(&self, session: SessionId, number: u32) -> Option<record::SessionRecord> {
         let key = keys::session_record(session, number);
         let bytes = self.repository.store.get(&key).ok()?;
-        let (_, body) = self.repository.open_signed(ObjectKind::Session, &key, &bytes).ok()?;
+        let (by, body) = self.repository.open_signed(ObjectKind::Session, &key, &bytes).ok()?;
+        if by != SignedBy::Writer(session.writer()) {
+            return None;
+        }
         record::decode(&body).ok()
     }
 
@@ -235,7 +243,7 @@ impl<'a> WriteSession<'a> {
         self.repository.create(slot, &bytes)
     }
 
-    /// A sign of life where one is due. Errors of the store are the caller's to retry with the next call.
+    /// A sign of life where one is due.
     pub fn heartbeat(&mut self) -> Result<()> {
         if self.last_record.elapsed() < HEARTBEAT {
             return Ok(());
@@ -323,4 +331,57 @@ pub(super) fn body_commitment(key: &Secret) -> [u8; 32] {
 
 pub(super) fn body_aad(repository: &Repository, slot: &ObjectKey) -> Vec<u8> {
     [b"manifest body", &repository.id.0[..], slot.as_str().as_bytes()].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::ManualClock;
+    use crate::repository::{export_writer, init};
+    use crate::store::memory::MemoryStore;
+    use std::sync::Arc;
+
+    fn begin<'a>(repository: &'a Repository, clock: &'a dyn Clock) -> WriteSession<'a> {
+        WriteSession::start(repository, clock, &|_| vec![]).unwrap().0
+    }
+
+    #[test]
+    fn what_another_writer_says_of_a_session_neither_kills_it_nor_anyone() {
+        let (store, clock) = (Arc::new(MemoryStore::default()), ManualClock::at(1_000_000));
+        let made = init::<Error>(&*store, &clock, None, |_| Ok(())).unwrap();
+        let mine = Repository::open(store.clone(), made.key).unwrap();
+        let (_, other) = export_writer(&mine, &clock, "other", None).unwrap();
+        let other = Repository::open(store.clone(), other).unwrap();
+        let live = begin(&mine, &clock);
+        let forged = record::SessionRecord {
+            at: Time { secs: i64::MIN, nanos: 0 },
+            epoch: 0,
+            parents: vec![],
+            vetoes: vec![],
+            host: ByteArray::from(live.process.host),
+            boot: ByteArray::from([0; 16]),
+            pid: 1,
+            started: 1,
+        };
+        let key = keys::session_record(live.id, u32::MAX);
+        let bytes = other.seal_as_writer(ObjectKind::Session, &key, &record::encode(&forged)).unwrap();
+        assert!(other.create(&key, &bytes).unwrap());
+        // Of its own session it may say what it likes; nobody's arithmetic must fail over it.
+        let own = keys::session_record(SessionId::new(other.access.writer.as_ref().unwrap().id, [9; 8]), 0);
+        let bytes = other.seal_as_writer(ObjectKind::Session, &own, &record::encode(&forged)).unwrap();
+        assert!(other.create(&own, &bytes).unwrap());
+        begin(&mine, &clock).abandon();
+        assert_eq!(store.size(&keys::commit(0, live.id)).unwrap(), None, "the live session was fenced");
+        assert!(store.size(&keys::session_record(live.id, 0)).unwrap().is_some());
+    }
+
+    #[test]
+    fn an_unknown_write_feature_is_refused() {
+        let (store, clock) = (Arc::new(MemoryStore::default()), ManualClock::at(1_000_000));
+        let made = init::<Error>(&*store, &clock, None, |_| Ok(())).unwrap();
+        let mut repository = Repository::open(store, made.key).unwrap();
+        repository.config.write_features = vec!["parity".into()];
+        let refused = WriteSession::start(&repository, &clock, &|_| vec![]).err();
+        assert!(matches!(refused, Some(Error::Feature { .. })));
+    }
 }

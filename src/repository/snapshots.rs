@@ -48,8 +48,8 @@ pub struct Unreadable {
 
 /// All slots of one listing.
 pub struct Snapshots {
-    /// Oldest first: by lineage, and by the time of their start where lineage says nothing. So a clock that was set back, or two runs in one
-    /// tick of it, do not make an older snapshot the newest.
+    /// In the order of their commits: by the time of their start, but none before what its own writer says came before it, so that a clock that was
+    /// wrong once does not stay newest for years. Those that cannot be read come first.
     pub readable: Vec<Snapshot>,
     pub unreadable: Vec<Unreadable>,
     listed: Vec<ObjectKey>,
@@ -126,8 +126,7 @@ impl Snapshots {
                 Err(error) => unreadable.push(Unreadable { slot: slot.clone(), session, error }),
             }
         }
-        sort_by_lineage(&mut readable);
-        Ok(Self { readable, unreadable, listed })
+        Ok(Self { readable: in_order(readable), unreadable, listed })
     }
 
     /// BLAKE3 of the listed slot keys, joined by newlines.
@@ -142,8 +141,8 @@ impl Snapshots {
 
     /// Slots of `writer`'s newest manifests (those that no other of its manifests names as a parent), and of others'.
     pub fn heads(&self, writer: WriterId) -> (Vec<String>, Vec<String>) {
-        let named: HashSet<&str> =
-            self.readable.iter().flat_map(|snapshot| snapshot.parents.iter().map(String::as_str)).collect();
+        let good = self.readable.iter().filter(|snapshot| snapshot.state == SnapshotState::Good);
+        let named: HashSet<&str> = good.flat_map(own_parents).collect();
         let newest =
             |snapshot: &&Snapshot| !named.contains(snapshot.slot.as_str()) && snapshot.state == SnapshotState::Good;
         let (own, others): (Vec<_>, Vec<_>) =
@@ -156,11 +155,7 @@ impl Snapshots {
     pub fn latest(&self, selection: &Selection) -> Result<&Snapshot> {
         let newest = self.readable.iter().rev().find(|s| s.state == SnapshotState::Good && selection.fits(s));
         if !selection.skip_unreadable {
-            let ancestors: HashSet<&str> = self
-                .readable
-                .iter()
-                .flat_map(|snapshot| snapshot.parents.iter().chain(&snapshot.heads).map(String::as_str))
-                .collect();
+            let ancestors = self.before(selection);
             let could_be_newest = |lost: &&Unreadable| {
                 selection.writer.is_none_or(|writer| writer == lost.session.writer())
                     && !ancestors.contains(lost.slot.as_str())
@@ -173,6 +168,24 @@ impl Snapshots {
             }
         }
         newest.ok_or_else(|| Error::NoSnapshot("fits".into()))
+    }
+
+    /// Slots that are certainly older than a snapshot that fits: those that it names, and those that they name. That some other snapshot names
+    /// a slot says nothing: the newest of one policy is a parent of the next of another.
+    fn before(&self, selection: &Selection) -> HashSet<&str> {
+        let good = |snapshot: &&Snapshot| snapshot.state == SnapshotState::Good;
+        let by_slot: HashMap<&str, &Snapshot> =
+            self.readable.iter().filter(good).map(|snapshot| (snapshot.slot.as_str(), snapshot)).collect();
+        let mut todo: Vec<&Snapshot> = self.readable.iter().filter(good).filter(|s| selection.fits(s)).collect();
+        let mut before = HashSet::new();
+        while let Some(snapshot) = todo.pop() {
+            for slot in snapshot.parents.iter().chain(&snapshot.heads).map(String::as_str) {
+                if before.insert(slot) {
+                    todo.extend(by_slot.get(slot));
+                }
+            }
+        }
+        before
     }
 
     /// The snapshot that `text` names: `latest`, or the beginning of an id.
@@ -201,40 +214,47 @@ impl Snapshots {
     }
 }
 
-/// Orders snapshots by the latest start among themselves and their predecessors, then by the length of their lineage.
-fn sort_by_lineage(snapshots: &mut [Snapshot]) {
-    type Rank = (Option<record::Time>, u64);
-    let places: HashMap<&str, usize> = snapshots.iter().enumerate().map(|(at, s)| (s.slot.as_str(), at)).collect();
-    let before: Vec<Vec<usize>> = snapshots
+/// Parents that are of the snapshot's own writer: of others' it has no say.
+fn own_parents(snapshot: &Snapshot) -> impl Iterator<Item = &str> {
+    let own = |slot: &&str| {
+        let key = slot.parse().ok().and_then(|key| keys::parse(&key));
+        matches!(key, Some(Meaning::Commit { session, .. }) if session.writer() == snapshot.writer)
+    };
+    snapshot.parents.iter().map(String::as_str).filter(own)
+}
+
+/// See `Snapshots::readable`.
+fn in_order(mut snapshots: Vec<Snapshot>) -> Vec<Snapshot> {
+    snapshots.sort_by_key(|snapshot| (snapshot.started(), snapshot.id));
+    let places: HashMap<&str, usize> =
+        snapshots.iter().enumerate().map(|(at, snapshot)| (snapshot.slot.as_str(), at)).collect();
+    let parents: Vec<Vec<usize>> = snapshots
         .iter()
-        .map(|s| s.parents.iter().chain(&s.heads).filter_map(|slot| places.get(slot.as_str()).copied()).collect())
+        .map(|snapshot| own_parents(snapshot).filter_map(|slot| places.get(slot).copied()).collect())
         .collect();
-    let mut ranks: Vec<Option<Rank>> = vec![None; snapshots.len()];
-    let mut open = vec![false; snapshots.len()];
-    for start in 0..snapshots.len() {
-        let mut stack = vec![start];
-        while let Some(&at) = stack.last() {
-            if ranks[at].is_some() {
-                stack.pop();
-                continue;
+    let mut children = vec![Vec::new(); snapshots.len()];
+    let mut waiting_for: Vec<usize> = parents.iter().map(Vec::len).collect();
+    for (child, parents) in parents.iter().enumerate() {
+        parents.iter().for_each(|parent| children[*parent].push(child));
+    }
+    // Each with the latest start among itself and those before it, and its place in that line.
+    let mut ranks: Vec<(Option<record::Time>, u64)> = snapshots.iter().map(|s| (s.started(), 0)).collect();
+    let mut ready: Vec<usize> = (0..snapshots.len()).filter(|at| waiting_for[*at] == 0).collect();
+    while let Some(parent) = ready.pop() {
+        for &child in &children[parent] {
+            let (latest, place) = ranks[parent];
+            if ranks[child].0 <= latest && ranks[child] <= (latest, place) {
+                ranks[child] = (latest, place + 1);
             }
-            // Signed manifests name what existed before them, so there is no circle; one that was made up would be cut here.
-            if !open[at] && before[at].iter().any(|place| ranks[*place].is_none() && !open[*place]) {
-                open[at] = true;
-                stack.extend(before[at].iter().filter(|place| ranks[**place].is_none() && !open[**place]));
-                continue;
+            waiting_for[child] -= 1;
+            if waiting_for[child] == 0 {
+                ready.push(child);
             }
-            let own: Rank = (snapshots[at].started(), 0);
-            let rank = before[at]
-                .iter()
-                .filter_map(|place| ranks[*place])
-                .fold(own, |rank, older| (rank.0.max(older.0), rank.1.max(older.1 + 1)));
-            ranks[at] = Some(rank);
-            stack.pop();
         }
     }
-    let ranks: HashMap<SnapshotId, Option<Rank>> = snapshots.iter().zip(ranks).map(|(s, rank)| (s.id, rank)).collect();
-    snapshots.sort_by_key(|snapshot| (ranks.get(&snapshot.id).copied().flatten(), snapshot.id));
+    let mut ranked: Vec<_> = ranks.into_iter().zip(snapshots).collect();
+    ranked.sort_by_key(|(rank, snapshot)| (*rank, snapshot.id));
+    ranked.into_iter().map(|(_, snapshot)| snapshot).collect()
 }
 
 fn read_slot(
@@ -311,4 +331,103 @@ fn open_body(repository: &Repository, slot: &ObjectKey, manifest: &record::Manif
         .open_segments(&body_aad(repository, slot), sealed)
         .map_err(|_| damaged(ObjectError::Damaged))?;
     record::decode(&plain).map(Some).map_err(damaged)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pack::record::{Counts, Outcome, Time};
+
+    const A: WriterId = WriterId([1; 8]);
+    const B: WriterId = WriterId([2; 8]);
+
+    fn slot(writer: WriterId, number: u8) -> ObjectKey {
+        keys::commit(0, SessionId::new(writer, [number; 8]))
+    }
+
+    fn snapshot(writer: WriterId, number: u8, secs: i64, policy: &str, parents: &[(WriterId, u8)]) -> Snapshot {
+        let started = Time { secs, nanos: 0 };
+        let body = ManifestBody {
+            started,
+            finished: started,
+            host: String::new(),
+            user: String::new(),
+            policy: Some(policy.into()),
+            tags: vec![],
+            sources: vec![],
+            outcome: Outcome::Complete,
+            problems: vec![],
+            counts: Counts::default(),
+            keep_wish: None,
+            version: String::new(),
+        };
+        Snapshot {
+            id: SessionId::new(writer, [number; 8]).snapshot(),
+            slot: slot(writer, number),
+            writer,
+            group: GroupId([0; 8]),
+            parents: parents.iter().map(|(writer, number)| slot(*writer, *number).to_string()).collect(),
+            heads: vec![],
+            indexes: vec![],
+            state: SnapshotState::Good,
+            body: Some(Arc::new(body)),
+        }
+    }
+
+    fn snapshots(readable: Vec<Snapshot>, lost: &[(WriterId, u8)]) -> Snapshots {
+        let lost = lost.iter().map(|(writer, number)| Unreadable {
+            slot: slot(*writer, *number),
+            session: SessionId::new(*writer, [*number; 8]),
+            error: Error::Missing { key: slot(*writer, *number) },
+        });
+        Snapshots { readable: in_order(readable), unreadable: lost.collect(), listed: vec![] }
+    }
+
+    fn numbers(all: &Snapshots) -> Vec<u8> {
+        all.readable.iter().map(|snapshot| snapshot.id.0[0]).collect()
+    }
+
+    #[test]
+    fn a_clock_that_was_ahead_once_does_not_stay_newest() {
+        let all = snapshots(
+            vec![
+                snapshot(A, 4, 130, "p", &[(A, 3)]),
+                snapshot(A, 3, 120, "p", &[(A, 2)]),
+                snapshot(A, 2, 9_000, "p", &[(A, 1)]),
+                snapshot(A, 1, 100, "p", &[]),
+                snapshot(B, 5, 110, "p", &[]),
+            ],
+            &[],
+        );
+        assert_eq!(numbers(&all), [1, 5, 2, 3, 4]);
+        assert_eq!(all.latest(&Selection::default()).unwrap().id.0[0], 4);
+    }
+
+    #[test]
+    fn a_ring_of_parents_ends_no_listing() {
+        let all = snapshots(vec![snapshot(A, 1, 2, "p", &[(A, 2)]), snapshot(A, 2, 1, "p", &[(A, 1)])], &[]);
+        assert_eq!(numbers(&all), [2, 1]);
+    }
+
+    #[test]
+    fn a_writer_has_no_say_in_anothers_line() {
+        let all = snapshots(vec![snapshot(A, 1, 100, "p", &[]), snapshot(B, 2, 110, "p", &[(A, 1)])], &[]);
+        let (own, others) = all.heads(A);
+        assert_eq!((own, others), (vec![slot(A, 1).to_string()], vec![slot(B, 2).to_string()]));
+    }
+
+    #[test]
+    fn an_unreadable_manifest_is_passed_over_only_if_one_that_fits_came_after_it() {
+        let of = |policy: &str| Selection { policy: Some(policy.into()), ..Selection::default() };
+        let line = || vec![snapshot(A, 1, 100, "p", &[]), snapshot(A, 3, 120, "q", &[(A, 2)])];
+        // The lost one may be the newest of "p": that one of "q" came after it does not help.
+        assert!(matches!(snapshots(line(), &[(A, 2)]).latest(&of("p")), Err(Error::LatestUnknown { .. })));
+        assert_eq!(snapshots(line(), &[(A, 2)]).latest(&of("q")).unwrap().id.0[0], 3);
+        let mut longer = line();
+        longer.push(snapshot(A, 4, 130, "p", &[(A, 3)]));
+        assert_eq!(snapshots(longer, &[(A, 2)]).latest(&of("p")).unwrap().id.0[0], 4);
+        let revoked = Snapshot { state: SnapshotState::Revoked, ..snapshot(A, 4, 130, "p", &[(A, 2)]) };
+        let theft = snapshots(vec![snapshot(A, 1, 100, "p", &[]), revoked], &[(A, 2)]);
+        assert!(matches!(theft.latest(&of("p")), Err(Error::LatestUnknown { .. })));
+    }
 }

@@ -214,6 +214,13 @@ pub fn home_of(bytes: &[u8]) -> Option<RepositoryId> {
     header[16..32].try_into().ok().map(RepositoryId)
 }
 
+/// Whether `signer` signed the object at `key`, whatever version or features it has. Trailers stay where they are.
+pub fn is_signed(bytes: &[u8], key: &ObjectKey, repository: RepositoryId, signer: PublicKey) -> bool {
+    bytes
+        .split_last_chunk::<SIGNATURE_BYTES>()
+        .is_some_and(|(signed, signature)| signer.verifies(&Message::new(repository, key).with(signed), signature))
+}
+
 /// Opens the segments of one object, in any order.
 pub struct SegmentOpener {
     opener: Opener,
@@ -338,6 +345,19 @@ mod tests {
         assert_eq!(Envelope::parse(&bytes, &key, HOME).err(), Some(ObjectError::Features(2)));
         bytes[8] = 2;
         assert_eq!(Envelope::parse(&bytes, &key, HOME).err(), Some(ObjectError::Version(2)));
+    }
+
+    #[test]
+    fn a_signature_is_known_whatever_the_version() {
+        let (mut bytes, key, _, signer) = sealed(b"body");
+        assert!(is_signed(&bytes, &key, HOME, signer.public()));
+        bytes[8] = 2;
+        assert!(!is_signed(&bytes, &key, HOME, signer.public()));
+        let at = bytes.len() - SIGNATURE_BYTES;
+        let again = signer.sign(&Message::new(HOME, &key).with(&bytes[..at]));
+        bytes[at..].copy_from_slice(&again);
+        assert!(is_signed(&bytes, &key, HOME, signer.public()));
+        assert!(!is_signed(&bytes[..9], &key, HOME, signer.public()));
     }
 
     #[test]

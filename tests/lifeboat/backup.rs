@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use lifeboat::backup::{self, Control, Request};
-use lifeboat::names::TreePath;
+use lifeboat::names::{ObjectKey, SessionId, TreePath};
 use lifeboat::pack::entry::{Entry, Extent, Kind};
 use lifeboat::pack::list::ListReader;
 use lifeboat::pack::record::Outcome;
@@ -13,7 +13,7 @@ use lifeboat::pack::tree::TreeReader;
 use lifeboat::repository::{ChunkReader, Index, Repository, Scope, Selection, Snapshots};
 use lifeboat::store::memory::MemoryStore;
 use lifeboat::store::meter::Metered;
-use lifeboat::store::{Class, Store};
+use lifeboat::store::{self, Class, Create, Store, StoreError, Upload};
 
 use crate::support::faulty::{Fault, FaultyStore, Verb};
 use crate::support::repo::{backup, fresh, later, noise, plant, reopen, request};
@@ -349,4 +349,143 @@ fn the_latest_is_the_last_commit_whatever_the_clock_says() {
             clock.advance(-100);
         }
     }
+}
+
+/// What a pack does with its first bytes.
+type OnHead = Arc<dyn Fn(&[u8]) -> lifeboat::store::Result<()> + Send + Sync>;
+
+/// A memory store whose packs do as they are told.
+struct Packs {
+    store: MemoryStore,
+    on_head: OnHead,
+}
+
+struct OnePack {
+    on_head: Option<OnHead>,
+}
+
+impl Upload for OnePack {
+    fn append(&mut self, bytes: &[u8]) -> store::Result<()> {
+        self.on_head.take().map_or(Ok(()), |on_head| on_head(bytes))
+    }
+
+    fn finish(self: Box<Self>, _: &ObjectKey) -> store::Result<Create> {
+        Ok(Create::Created)
+    }
+}
+
+impl Store for Packs {
+    fn url(&self) -> &str {
+        self.store.url()
+    }
+    fn get(&self, key: &ObjectKey) -> store::Result<Vec<u8>> {
+        self.store.get(key)
+    }
+    fn get_range(&self, key: &ObjectKey, range: std::ops::Range<u64>) -> store::Result<Vec<u8>> {
+        self.store.get_range(key, range)
+    }
+    fn size(&self, key: &ObjectKey) -> store::Result<Option<u64>> {
+        self.store.size(key)
+    }
+    fn create(&self, key: &ObjectKey, bytes: &[u8]) -> store::Result<Create> {
+        self.store.create(key, bytes)
+    }
+    fn begin(&self, _: SessionId, _: u32) -> store::Result<Box<dyn Upload>> {
+        Ok(Box::new(OnePack { on_head: Some(self.on_head.clone()) }))
+    }
+    fn list(&self, prefix: &str) -> store::Result<Vec<store::Listed>> {
+        self.store.list(prefix)
+    }
+    fn delete(&self, key: &ObjectKey) -> store::Result<()> {
+        self.store.delete(key)
+    }
+    fn available_bytes(&self) -> store::Result<Option<u64>> {
+        self.store.available_bytes()
+    }
+}
+
+#[test]
+fn a_worker_that_panics_ends_the_run_instead_of_hanging_it() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("a"), noise(3 << 20, 1)).unwrap();
+    let store = MemoryStore::default();
+    let (_, key) = fresh(Arc::new(store.clone()));
+    let packs = Packs { store: store.clone(), on_head: Arc::new(|_| panic!("a defect")) };
+    let order = Request { workers: 2, ..request(dir.path()) };
+    let failed = backup::run(&reopen(Arc::new(packs), &key), &later(), &order, &Control::default()).unwrap_err();
+    assert!(matches!(failed, backup::Error::Worker), "{failed}");
+    assert!(store.list("i/").unwrap().is_empty() && store.list("s/").unwrap().is_empty());
+}
+
+#[test]
+fn the_walks_own_failure_is_told_and_not_that_others_were_stopped() {
+    use std::sync::atomic::{AtomicBool, AtomicU32};
+    let dir = tempfile::tempdir().unwrap();
+    // One worker is held at `a` until the other is held at `z`; then the names between them fill a frame, and the walk meets the full store.
+    fs::write(dir.path().join("a"), noise(3 << 20, 1)).unwrap();
+    fs::write(dir.path().join("z"), noise(8 << 20, 2)).unwrap();
+    for n in 0..14_000 {
+        fs::write(
+            dir.path().join(format!("n{n:05}{}", noise(40, n).iter().map(|b| format!("{b:02x}")).collect::<String>())),
+            b"",
+        )
+        .unwrap();
+    }
+    let (begun, failed) = (AtomicU32::new(0), AtomicBool::new(false));
+    let wait_for = |done: &dyn Fn() -> bool| {
+        while !done() {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+    };
+    let on_head = move |head: &[u8]| {
+        if head[10] == 2 {
+            failed.store(true, Ordering::SeqCst);
+            return Err(StoreError::new(Class::Full, "memory", "create", "a pack", "no room"));
+        }
+        if begun.fetch_add(1, Ordering::SeqCst) == 0 {
+            wait_for(&|| begun.load(Ordering::SeqCst) > 1);
+        } else {
+            wait_for(&|| failed.load(Ordering::SeqCst));
+            std::thread::sleep(std::time::Duration::from_millis(300));
+        }
+        Ok(())
+    };
+    let store = MemoryStore::default();
+    let (_, key) = fresh(Arc::new(store.clone()));
+    let packs = Packs { store, on_head: Arc::new(on_head) };
+    let order = Request { workers: 2, ..request(dir.path()) };
+    let told = backup::run(&reopen(Arc::new(packs), &key), &later(), &order, &Control::default()).unwrap_err();
+    assert!(matches!(told, backup::Error::Repository(lifeboat::repository::Error::Store(_))), "{told}");
+}
+
+#[test]
+fn a_late_failure_leaves_no_session_that_looks_alive() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("a"), noise(100_000, 1)).unwrap();
+    let store = MemoryStore::default();
+    let (_, key) = fresh(Arc::new(store.clone()));
+    // The writes of such a run: session record (twice), data pack, metadata pack, delta.
+    let faulty = FaultyStore::over(store.clone()).on_write(5, Fault::Full);
+    let failed = backup::run(&reopen(Arc::new(faulty), &key), &later(), &request(dir.path()), &Control::default());
+    assert!(failed.is_err());
+    assert!(store.list("i/").unwrap().is_empty(), "the fault was meant for the delta");
+    assert!(store.list("w/").unwrap().is_empty(), "in a single-writer store it would be in the way for hours");
+}
+
+#[test]
+fn a_new_name_of_a_file_that_did_not_change_joins_its_link_group() {
+    use std::os::unix::fs::MetadataExt;
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("tree");
+    fs::create_dir(&root).unwrap();
+    fs::write(root.join("a"), b"one file").unwrap();
+    fs::hard_link(root.join("a"), root.join("b")).unwrap();
+    let (repository, _) = fresh(Arc::new(MemoryStore::default()));
+    let hidden = Request { excludes: vec!["b".into()], ..request(&root) };
+    backup::run(&repository, &later(), &hidden, &Control::default()).unwrap();
+    assert_eq!(fs::metadata(root.join("a")).unwrap().nlink(), 2);
+    let report = backup(&repository, &root);
+    assert_eq!(report.counts.files_read, 1);
+    let groups: Vec<_> = read_back(&repository).iter().filter_map(|(entry, _)| entry.link_group).collect();
+    assert!(groups.len() == 2 && groups[0] == groups[1], "{groups:?}");
 }
