@@ -52,6 +52,8 @@ const MISMATCHES_NAMED: usize = 100;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    #[error("there is no recovery point yet: nothing was backed up that a drill could restore")]
+    NoPoint,
     #[error(transparent)]
     Repository(#[from] repository::Error),
     #[error(transparent)]
@@ -75,7 +77,10 @@ pub fn sample(
     let begun = std::time::Instant::now();
     repository.need_reader("a drill")?;
     let snapshots = Snapshots::list(repository)?;
-    let snapshot = snapshots.latest(&request.selection)?;
+    let snapshot = snapshots.latest(&request.selection).map_err(|error| match error {
+        repository::Error::NoSnapshot(_) => Error::NoPoint,
+        error => error.into(),
+    })?;
     let index = Index::load(repository, Scope::Read, &mut |error| {
         tracing::warn!(%error, "an index object does not verify; the drill goes on without it");
     })?;
