@@ -123,6 +123,7 @@ impl Failure {
             (None, Failure::Key(_)) => "key",
             (None, Failure::Open(_)) => "store",
             (None, Failure::Backup(backup::Error::Source(_))) => "source",
+            (None, Failure::Drill(drill::Error::NoPoint)) => "no_point",
             (None, Failure::Drill(drill::Error::Scratch(_) | drill::Error::Restore(_))) => "scratch",
             _ => "engine",
         }

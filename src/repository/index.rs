@@ -148,12 +148,15 @@ impl Index {
             match index.open(repository, name) {
                 Ok(None) => {}
                 Ok(Some(run)) => {
-                    let of_other_group = matches!(scope, Scope::Write { group, .. } if group != run.source().group);
-                    if of_other_group {
-                        continue;
+                    let writer = name.session.writer();
+                    if let Scope::Write { group, writer: own } = scope {
+                        let of_other_group = group != run.source().group;
+                        // What a thief with a revoked key claims to have stored is no reason not to store it.
+                        if of_other_group || (writer != own && repository.revocation(writer)?.is_some()) {
+                            continue;
+                        }
                     }
                     // A writer speaks for its own runs only.
-                    let writer = name.session.writer();
                     replaced.extend(run.replaced().iter().filter(|old| old.session.writer() == writer));
                     index.runs.push(Arc::new(run));
                 }

@@ -92,6 +92,15 @@ mod tests {
     }
 
     #[test]
+    fn a_signature_stays_what_it_was() {
+        let signer = Signer::from_seed(&Secret::new([5; 32]));
+        let key: ObjectKey = "s/00000000-aa".parse().unwrap();
+        let signature = signer.sign(&Message::new(RepositoryId([1; 16]), &key).with(b"bytes"));
+        let vector = "ce5ac9fc337a89268fc1fc76eddb21c305202b5a78a65cc008193b8868f6c0e091ac72cfc98921b9d5e01b8d259ca3a11c44ad8efa779176bdae83a8364c9407";
+        assert_eq!(crate::names::hex(&signature), vector);
+    }
+
+    #[test]
     fn the_first_vector_of_rfc_8032_holds() {
         let seed = "9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60";
         let public = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a";

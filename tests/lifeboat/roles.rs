@@ -1,5 +1,6 @@
 //! What each key can do, and above all what a writer's cannot.
 
+use std::fs;
 use std::sync::Arc;
 
 use lifeboat::backup::{self, Control};
@@ -235,4 +236,29 @@ fn passphrases_open_slots_and_only_theirs() {
     assert_eq!(*opened.to_text(), *made.key.to_text());
     assert!(matches!(repository::open_slot(&store, b"wrong"), Err(Error::Passphrase { .. })));
     assert!(Repository::open(Arc::new(store), opened).is_ok());
+}
+
+#[test]
+fn a_revoked_writers_segments_are_no_reason_not_to_store() {
+    let scene = scene();
+    let writer = |name| {
+        let (_, key) = export_writer(&scene.admin, &SystemClock, name, Some("web")).unwrap();
+        Repository::open(Arc::new(scene.store.clone()), key).unwrap()
+    };
+    let (thief, honest) = (writer("thief"), writer("honest"));
+    let small = scene.root.join("small");
+    fs::create_dir(&small).unwrap();
+    let save = |repository: &Repository, n: u8| {
+        fs::write(small.join("file"), [n; 900]).unwrap();
+        backup(repository, &small).counts.bytes_new
+    };
+    // Enough runs for a segment, which others of the group read.
+    for n in 0..9 {
+        assert_eq!(save(&thief, n), 900);
+    }
+    assert!(!scene.store.list("i/s/").unwrap().is_empty());
+    assert_eq!(save(&honest, 3), 0, "the group shares what its segments name");
+    let late = writer("late");
+    revoke_writer(&scene.admin, &SystemClock, thief.access.writer.as_ref().unwrap().id).unwrap();
+    assert_eq!(save(&late, 4), 900);
 }

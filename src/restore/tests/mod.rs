@@ -332,9 +332,9 @@ fn a_file_that_spans_several_windows_comes_back_with_its_other_name() {
 fn what_does_not_fit_is_refused_before_anything_is_made() {
     let repository = repository();
     let mut forge = Forge::new(&repository);
-    let large = Extent::Data { id: ChunkId([1; 32]), len: u32::MAX };
+    let large = Extent::Data { id: ChunkId([1; 32]), len: 16 << 20 };
     let list = forge.list(vec![large; 100_000]);
-    let source = forge.source("/src", vec![dir(""), file("a", 100_000 * u64::from(u32::MAX), list)]);
+    let source = forge.source("/src", vec![dir(""), file("a", 100_000 * (16 << 20), list)]);
     forge.commit(vec![source]);
     let out = tempfile::tempdir().unwrap();
     let error = go(&repository, wish(&repository, &out.path().join("to"))).unwrap_err();
