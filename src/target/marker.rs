@@ -2,6 +2,8 @@
 //!
 //! The marker is a file in the target that says which restore is under way. It stands there, durable, before anything else
 //! is made, and goes when everything is durable. So whatever a crash leaves, the marker is there or the restore is done.
+//! Its going touches the target's own modification time, which is set again after it; an extended attribute holds that time meanwhile, so that
+//! whoever looks at the target next sets it if a crash came between. (Without such attributes that one time may be lost.)
 //! Files under temporary names beside a marker are ours, half written, and swept before the restore goes on.
 
 use std::os::fd::AsFd;
@@ -19,6 +21,9 @@ use crate::pack::entry::Timestamp;
 
 /// The marker's name in the target.
 pub const NAME: &str = ".lifeboat-restore";
+
+/// Holds the target's modification time while the marker goes: seconds i64, nanoseconds u32. Setting and removing it changes no mtime.
+const TIME_NOTE: &[u8] = b"user.lifeboat.restore-mtime";
 
 /// Longer markers are not read: they were not written here.
 const MARKER_BYTES_MAX: usize = 64 * 1024;
@@ -47,6 +52,7 @@ impl Target {
         if let Some(marker) = self.read_marker()? {
             return Ok(State::Interrupted { marker });
         }
+        self.set_noted_time()?;
         for (name, kind) in self.list(&TreePath::root())? {
             let Ok(path) = TreePath::root().join(&name) else { continue };
             let of_the_file_system =
@@ -102,10 +108,33 @@ impl Target {
         let fd = self.confined.root();
         syncfs(fd).map_err(|errno| self.confined.error("write out", &root, errno))?;
         let before = fstat(fd).map_err(|errno| self.confined.error("look at", &root, errno))?;
-        self.unlink(&marker_path(), AtFlags::empty())?;
         let mtime = Timestamp { secs: before.st_mtime, nanos: u32::try_from(before.st_mtime_nsec).unwrap_or(0) };
-        Handle::Open(fd).set_mtime(mtime).map_err(|errno| self.confined.error("set the times of", &root, errno))?;
+        let mut note = mtime.secs.to_le_bytes().to_vec();
+        note.extend_from_slice(&mtime.nanos.to_le_bytes());
+        // Where it cannot be kept, a crash in the next two calls costs the time of the target itself.
+        let noted = Handle::Open(fd).set_xattr(TIME_NOTE, &note).is_ok();
+        self.unlink(&marker_path(), AtFlags::empty())?;
+        let failed = |errno| self.confined.error("set the times of", &root, errno);
+        Handle::Open(fd).set_mtime(mtime).map_err(failed)?;
+        if noted {
+            Handle::Open(fd).remove_xattr(TIME_NOTE).map_err(failed)?;
+        }
         fsync(fd).map_err(|errno| self.confined.error("write out", &root, errno))
+    }
+
+    /// Sets the target's modification time if a restore ended between the removal of its marker and that.
+    fn set_noted_time(&self) -> Result<()> {
+        let handle = Handle::Open(self.confined.root());
+        let Ok(note) = handle.xattr(TIME_NOTE) else { return Ok(()) };
+        let failed = |errno| self.confined.error("set the times of", &TreePath::root(), errno);
+        if let Some((secs, nanos)) = note.split_first_chunk::<8>()
+            && let Ok(nanos) = <[u8; 4]>::try_from(nanos)
+            && u32::from_le_bytes(nanos) < 1_000_000_000
+        {
+            let mtime = Timestamp { secs: i64::from_le_bytes(*secs), nanos: u32::from_le_bytes(nanos) };
+            handle.set_mtime(mtime).map_err(failed)?;
+        }
+        handle.remove_xattr(TIME_NOTE).map_err(failed)
     }
 
     fn read_marker(&self) -> Result<Option<Vec<u8>>> {

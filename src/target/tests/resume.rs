@@ -57,6 +57,25 @@ fn an_interrupted_restore_is_continued_and_no_other_takes_its_place() {
 }
 
 #[test]
+fn a_crash_between_the_marker_and_the_targets_own_time_is_made_good() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("restored"), b"x").unwrap();
+    // What stands there when the process dies right after the marker is gone.
+    let mut note = 1000i64.to_le_bytes().to_vec();
+    note.extend_from_slice(&5u32.to_le_bytes());
+    let name = "user.lifeboat.restore-mtime";
+    if rustix::fs::setxattr(dir.path(), name, &note, rustix::fs::XattrFlags::empty()).is_err() {
+        eprintln!("not tested: {} has no user attributes", dir.path().display());
+        return;
+    }
+    let target = open(dir.path());
+    assert_eq!(target.state().unwrap(), State::Foreign { example: b"restored".to_vec() });
+    let stat = fs::metadata(dir.path()).unwrap();
+    assert_eq!((stat.mtime(), stat.mtime_nsec()), (1000, 5));
+    assert_eq!(rustix::fs::getxattr(dir.path(), name, &mut [0; 32]), Err(rustix::io::Errno::NODATA));
+}
+
+#[test]
 fn a_marker_that_is_a_link_is_not_followed() {
     let dir = tempfile::tempdir().unwrap();
     let outside = dir.path().join("outside");
