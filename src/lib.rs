@@ -20,7 +20,8 @@ pub mod policy;
 pub mod schedule;
 pub mod seal;
 
-// EDGES: the world, behind small traits; strangers to each other
+// EDGES: the world, behind small traits; strangers to each other, but for the client of clouds that three of them use
+pub mod bucket;
 pub mod catalog;
 pub mod clock;
 pub mod source;
