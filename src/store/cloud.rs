@@ -24,7 +24,7 @@ use super::retry::Retry;
 use super::{Class, Create, Inspection, Listed, Replace, Result, Store, StoreError, Upload};
 use crate::address::BucketAddress;
 use crate::bucket::refusal::{self, Kind, Refusal};
-use crate::bucket::{Bucket, ConnectError, Options, StorageClasses};
+use crate::bucket::{Bucket, ConnectError, Options, StorageClasses, Traffic};
 use crate::names::{ObjectKey, SessionId};
 use crate::pack::keys;
 
@@ -276,6 +276,10 @@ impl Store for CloudStore {
     fn replace(&self, key: &ObjectKey, bytes: &[u8]) -> Result<Replace> {
         let payload = PutPayload::from_bytes(Bytes::copy_from_slice(bytes));
         self.put_by(key, payload, PutMode::Overwrite).map(|_| Replace::Done)
+    }
+
+    fn traffic(&self) -> Option<Traffic> {
+        Some(self.0.bucket.traffic())
     }
 
     fn inspect(&self) -> Result<Inspection> {
