@@ -1,11 +1,14 @@
 //! What tests share: doubles that are stricter than production, and short names for what they write often.
 
+pub mod cloud;
 pub mod faulty;
 pub mod listing;
+pub mod loopback;
 pub mod repo;
 pub mod service;
 pub mod shipped;
 pub mod small;
+pub mod tcp_proxy;
 
 use lifeboat::names::{ObjectKey, SessionId, WriterId};
 
