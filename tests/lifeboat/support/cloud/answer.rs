@@ -29,7 +29,7 @@ pub async fn answer(inner: Arc<Inner>, asked: Asked) -> Given {
     let request = Request { verb, key: named.to_owned(), headers: asked.headers.clone(), body_bytes: asked.body.len() };
     let (due, refused) = {
         let mut state = inner.state();
-        (state.script.enter(request), refused(inner.dialect, &state, verb, bucket, &asked).err())
+        (state.script.enter(request), refused(inner.dialect, &mut state, verb, bucket, &asked).err())
     };
     if let Some(refusal) = refused {
         return given(&asked, refusal.answer(&asked.path), None);
@@ -84,11 +84,14 @@ fn verb(dialect: Dialect, asked: &Asked, key: &str) -> Result<Verb, Refusal> {
 }
 
 /// Whether the request may be tried at all.
-fn refused(dialect: Dialect, state: &State, verb: Verb, bucket: &str, asked: &Asked) -> Result<(), Refusal> {
-    if let Some((verbs, refusal)) = &state.manners.refusal
+fn refused(dialect: Dialect, state: &mut State, verb: Verb, bucket: &str, asked: &Asked) -> Result<(), Refusal> {
+    if let Some((verbs, left, refusal)) = &mut state.manners.refusal
         && verbs.counts(verb)
     {
-        return Err(refusal.clone());
+        if *left == 0 {
+            return Err(refusal.clone());
+        }
+        *left -= 1;
     }
     match dialect {
         Dialect::S3 => {

@@ -132,7 +132,11 @@ impl Call<'_> {
     /// Whether the write may be done, by its conditions.
     fn may_write(&mut self) -> Result<(), Refusal> {
         let stands = self.state.shelf.objects.get(self.key);
-        let failed = match condition(self.dialect, self.asked)? {
+        let condition = condition(self.dialect, self.asked)?;
+        if condition != Condition::None && self.state.manners.conditions == Conditions::NotImplemented {
+            return Err(Refusal::NotImplemented("conditional writes".into()));
+        }
+        let failed = match condition {
             Condition::None => None,
             Condition::Vacant => {
                 let vacant = self.vacant.unwrap_or(stands.is_none());

@@ -38,12 +38,15 @@ pub enum Dialect {
 pub enum Conditions {
     Honoured,
     Ignored,
+    /// Such a write is refused: 501.
+    NotImplemented,
     /// Looked at, then forgotten: two writes at once both find nothing.
     LostInRaces,
 }
 
 struct Manners {
-    refusal: Option<(Verb, Refusal)>,
+    /// Requests of the verb that pass before it, and what comes then.
+    refusal: Option<(Verb, u64, Refusal)>,
     conditions: Conditions,
     lists_until_shown: u64,
     page_keys: usize,
@@ -131,7 +134,13 @@ impl Cloud {
 
     /// Refuses every request of `verb` from now on, until told otherwise.
     pub fn refuse(&self, verb: Verb, refusal: impl Into<Option<Refusal>>) {
-        self.inner.state().manners.refusal = refusal.into().map(|refusal| (verb, refusal));
+        self.inner.state().manners.refusal = refusal.into().map(|refusal| (verb, 0, refusal));
+    }
+
+    /// The same from the request number `number` of the verb on, counted from 1 and from now.
+    pub fn refuse_from(&self, verb: Verb, number: u64, refusal: Refusal) {
+        assert!(number > 0, "requests are counted from 1");
+        self.inner.state().manners.refusal = Some((verb, number - 1, refusal));
     }
 
     pub fn conditions(&self, conditions: Conditions) {
@@ -184,6 +193,10 @@ impl Cloud {
     pub fn plant(&self, key: &str, bytes: &[u8]) {
         let bytes = axum::body::Bytes::copy_from_slice(bytes);
         self.inner.state().shelf.put(key, bytes, Vec::new(), BTreeMap::new());
+    }
+
+    pub fn has_met_every_fault(&self) -> bool {
+        self.inner.state().script.missed().is_empty()
     }
 
     /// A test cannot pass by missing its subject.

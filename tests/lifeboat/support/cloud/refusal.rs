@@ -2,6 +2,7 @@
 
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 
+use super::shelf::now;
 use super::wire::{Plain, escaped};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -9,6 +10,7 @@ pub enum Refusal {
     SignatureDoesNotMatch,
     InvalidAccessKeyId,
     ExpiredToken,
+    /// From a server whose clock shows three hours ago.
     RequestTimeTooSkewed,
     AccessDenied,
     /// 401, as GCS says it.
@@ -81,6 +83,10 @@ impl Refusal {
         headers.insert("content-type", HeaderValue::from_static("application/xml"));
         if let Self::PermanentRedirect(region) | Self::AuthorizationHeaderMalformed(region) = self {
             headers.insert("x-amz-bucket-region", HeaderValue::from_static(region));
+        }
+        if *self == Self::RequestTimeTooSkewed {
+            let date = (now() - chrono::TimeDelta::hours(3)).format("%a, %d %b %Y %H:%M:%S GMT");
+            headers.insert("date", HeaderValue::from_str(&date.to_string()).unwrap());
         }
         Plain { status: StatusCode::from_u16(status).unwrap(), headers, body: self.xml(resource).into() }
     }
