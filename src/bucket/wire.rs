@@ -159,7 +159,7 @@ impl Wire {
         let answer = Answer {
             status: parts.status,
             body: &said,
-            is_page,
+            is_page: is_page && *method != Method::HEAD, // whose answer has no body to be one
             region: text(&parts.headers, "x-amz-bucket-region"),
             ahead: text(&parts.headers, header::DATE.as_str()).and_then(ahead_of),
             code: text(&parts.headers, "x-ms-error-code"),

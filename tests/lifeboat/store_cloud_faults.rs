@@ -99,7 +99,7 @@ fn an_object_is_created_once_whatever_happens_to_the_answers() {
                 if fault == Fault::Conflict && verb == Verb::Any {
                     continue; // reads know no conflicts
                 }
-                let name = format!("s/{number}-{verb:?}-{count}");
+                let name = format!("s/{number}-{}-{count}", if verb == Verb::Put { "put" } else { "any" });
                 place.cloud().burst(verb, first, count, fault.clone());
                 let outcome = create_once_at(&store, &key(&name), b"ours", &quick()).unwrap();
                 assert_eq!(outcome, Outcome::Won, "{fault:?} {name}");
@@ -107,6 +107,7 @@ fn an_object_is_created_once_whatever_happens_to_the_answers() {
                 let late = create_once_at(&store, &key(&name), b"theirs", &quick()).unwrap();
                 assert_eq!(late, Outcome::Lost(b"ours".to_vec()), "{fault:?} {name}");
                 assert_eq!(stored(&place, &name).unwrap(), b"ours", "{fault:?} {name}");
+                place.cloud().forget_faults();
             }
         }
     }
@@ -151,6 +152,10 @@ fn a_large_upload_in_parts_is_stored_whole_or_not_at_all() {
             }
             match upload.finish(&key(&name)) {
                 Ok(_) => assert!(stored(&place, &name).unwrap() == bytes, "{verb:?} {fault:?}"),
+                // The client knows no such answer.
+                Err(error) if matches!(fault, Fault::RefusedInside200(_)) => {
+                    assert!(stored(&place, &name).is_none() && told(&error).contains("InternalError"), "{error:?}");
+                }
                 Err(error) => panic!("{verb:?} {fault:?}: {}", told(&error)),
             }
         }
@@ -358,6 +363,31 @@ fn a_bucket_in_another_region_or_of_another_name_is_told() {
     place.url = "s3://elsewhere/x".to_owned();
     let error = place.open().list("").unwrap_err();
     assert!(told(&error).contains("there is no bucket elsewhere"), "{}", told(&error));
+}
+
+#[test]
+fn a_folder_that_a_console_made_is_no_object() {
+    for place in doubles() {
+        place.cloud().plant("some/where/", b"");
+        let store = place.bare();
+        assert_eq!(store.list("").unwrap(), []);
+        assert_eq!(store.create(&key("x"), b"x").unwrap(), Create::Created);
+        assert_eq!(store.list("").unwrap().len(), 1);
+    }
+}
+
+#[test]
+fn a_class_of_storage_is_asked_for_by_packs_of_data_only() {
+    for (place, header) in doubles().into_iter().zip(["x-amz-storage-class", "x-goog-storage-class"]) {
+        let mut options = place.options();
+        options.classes.data = Some("NEARLINE".to_owned());
+        let store = place.bare_with(&options);
+        for name in ["d/ab/pack", "m/ab/pack", "w/x"] {
+            assert_eq!(store.create(&key(name), b"x").unwrap(), Create::Created);
+        }
+        let sent: Vec<_> = place.cloud().requests().iter().map(|put| put.header(header).map(str::to_owned)).collect();
+        assert_eq!(sent, [Some("NEARLINE".to_owned()), None, None]);
+    }
 }
 
 #[test]

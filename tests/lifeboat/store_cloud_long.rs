@@ -24,7 +24,9 @@ fn on_ceph_a_tree_comes_back_when_a_third_of_the_cluster_is_gone() {
 #[ignore = "needs a Garage cluster: scripts/test --long"]
 fn on_garage_a_tree_comes_back_and_one_writer_is_allowed() {
     let place = Place::on(&servers::garage());
-    let StoreMode::SingleWriter { reason } = probe(&*place.open()).unwrap().mode else { panic!("Garage knows no conditions") };
+    let StoreMode::SingleWriter { reason } = probe(&*place.open()).unwrap().mode else {
+        panic!("Garage knows no conditions")
+    };
     assert!(reason.contains("accepts a create over an object that exists"), "{reason}");
     assert_eq!(place.open().list("").unwrap(), [], "the probe takes its objects along");
     there_and_back(&place);

@@ -38,8 +38,11 @@ impl Place {
     }
 
     pub fn on_gcs(cloud: &Cloud) -> Self {
-        let environment =
-            vec![("GOOGLE_SERVICE_ACCOUNT_KEY", cloud.service_account()), ("AWS_ALLOW_HTTP", "true".to_owned())];
+        let environment = vec![
+            ("GOOGLE_BASE_URL", cloud.url()),
+            ("GOOGLE_BEARER_TOKEN", "dummy".to_owned()),
+            ("GOOGLE_ALLOW_HTTP", "true".to_owned()),
+        ];
         Self { url: format!("gs://{BUCKET}/some/where"), environment, cloud: Some(cloud.clone()) }
     }
 

@@ -38,13 +38,22 @@ pub struct Server {
 
 pub fn moto() -> &'static Server {
     static MOTO: OnceLock<Server> = OnceLock::new();
-    MOTO.get_or_init(|| start("moto", "moto-5.2.5/bin/moto_server", &["-H", "127.0.0.1", "-p"], Some(("dummy", "dummy"))))
+    MOTO.get_or_init(|| {
+        start("moto", "moto-5.2.5/bin/moto_server", &["-H", "127.0.0.1", "-p"], Some(("dummy", "dummy")))
+    })
 }
 
 pub fn azurite() -> &'static Server {
     static AZURITE: OnceLock<Server> = OnceLock::new();
-    let arguments =
-        ["--silent", "--inMemoryPersistence", "--skipApiVersionCheck", "--disableTelemetry", "--blobHost", "127.0.0.1", "--blobPort"];
+    let arguments = [
+        "--silent",
+        "--inMemoryPersistence",
+        "--skipApiVersionCheck",
+        "--disableTelemetry",
+        "--blobHost",
+        "127.0.0.1",
+        "--blobPort",
+    ];
     AZURITE.get_or_init(|| start("azurite", "azurite-3.37.0/node_modules/.bin/azurite-blob", &arguments, None))
 }
 
@@ -66,7 +75,8 @@ fn cluster(variable: &str, keys: (&'static str, &'static str)) -> Server {
 /// Starts a server whose last argument is its port.
 fn start(name: &str, program: &str, arguments: &[&str], keys: Option<(&'static str, &'static str)>) -> Server {
     let installed = std::env::var_os("LIFEBOAT_TEST_SERVERS").map(PathBuf::from);
-    let installed = installed.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache/lifeboat-servers")));
+    let installed =
+        installed.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache/lifeboat-servers")));
     let program = installed.unwrap_or_default().join(program);
     assert!(program.exists(), "{} is not there: run scripts/test once, which installs it", program.display());
     let log = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}.log", std::process::id()));

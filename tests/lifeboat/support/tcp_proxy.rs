@@ -96,10 +96,6 @@ impl TcpProxy {
         proxy
     }
 
-    pub fn address(&self) -> SocketAddr {
-        self.address
-    }
-
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }

@@ -12,6 +12,9 @@ use super::wire::{Header, Plain, elements, empty, escaped, header, listing, span
 use super::{BUCKET, Conditions, Dialect, State};
 use crate::support::loopback::Asked;
 
+/// Of every part of an upload but the last.
+const PART_BYTES_MIN: usize = 5 << 20;
+
 type Answered = Result<Plain, Refusal>;
 
 /// What the headers of a dialect begin with.
@@ -278,7 +281,6 @@ impl Call<'_> {
     fn complete(&mut self) -> Answered {
         self.upload()?;
         self.may_write()?;
-        let least = self.state.manners.part_bytes_min;
         let text = String::from_utf8_lossy(&self.asked.body).into_owned();
         let numbers = elements(&text, "PartNumber");
         let etags = elements(&text, "ETag");
@@ -291,7 +293,7 @@ impl Call<'_> {
             let part = number.parse().ok().filter(|number| *number == at as u32 + 1);
             let part = part.and_then(|number| upload.parts.get(&number)).filter(|part| part.etag == *etag);
             let part = part.ok_or(Refusal::InvalidPart)?;
-            if part.bytes.len() < least && at + 1 < numbers.len() {
+            if part.bytes.len() < PART_BYTES_MIN && at + 1 < numbers.len() {
                 return Err(Refusal::EntityTooSmall);
             }
             whole.extend_from_slice(&part.bytes);

@@ -50,7 +50,6 @@ struct Manners {
     conditions: Conditions,
     lists_until_shown: u64,
     page_keys: usize,
-    part_bytes_min: usize,
     region: &'static str,
 }
 
@@ -95,7 +94,6 @@ impl Cloud {
             conditions: Conditions::Honoured,
             lists_until_shown: 0,
             page_keys: 1000,
-            part_bytes_min: 5 << 20,
             region: REGION,
         };
         let state = State { shelf: Shelf::default(), script: Script::default(), manners, in_flight: BTreeMap::new() };
@@ -112,14 +110,6 @@ impl Cloud {
 
     pub fn address(&self) -> std::net::SocketAddr {
         self.server.address
-    }
-
-    /// A service account whose key file sends GCS clients here, with an empty token.
-    pub fn service_account(&self) -> String {
-        format!(
-            r#"{{"gcs_base_url": "{}", "disable_oauth": true, "client_email": "", "private_key": "", "private_key_id": ""}}"#,
-            self.url()
-        )
     }
 
     /// Lays `fault` on the request number `number` of `verb`, counted from 1 and from now.
@@ -157,14 +147,14 @@ impl Cloud {
         self.inner.state().manners.page_keys = most;
     }
 
-    /// Parts but the last have at least so many bytes.
-    pub fn part_bytes_min(&self, bytes: usize) {
-        self.inner.state().manners.part_bytes_min = bytes;
-    }
-
     /// Where the bucket is: a signature for another region is refused.
     pub fn region(&self, region: &'static str) {
         self.inner.state().manners.region = region;
+    }
+
+    /// Forgets the faults that are still to come.
+    pub fn forget_faults(&self) {
+        self.inner.state().script.forget();
     }
 
     /// All requests, those that were refused among them.

@@ -92,7 +92,6 @@ pub struct Request {
     /// The object's key, or the prefix of a listing.
     pub key: String,
     pub headers: HeaderMap,
-    pub body_bytes: usize,
 }
 
 impl Request {
@@ -144,7 +143,13 @@ impl Script {
     }
 
     pub fn meet(&mut self, due: &Due) {
-        self.laid[due.at].met += 1;
+        if let Some(laid) = self.laid.get_mut(due.at) {
+            laid.met += 1; // else it was forgotten meanwhile
+        }
+    }
+
+    pub fn forget(&mut self) {
+        self.laid.clear();
     }
 
     pub fn missed(&self) -> Vec<String> {
