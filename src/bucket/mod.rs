@@ -6,6 +6,8 @@
 //!
 //! Clouds are asked on a runtime of the bucket's own. Whoever calls may block, and never is a task of that runtime.
 
+pub mod key;
+
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
@@ -57,5 +59,11 @@ impl Bucket {
             let _ = send.send(future.await); // nobody waits any more
         });
         receive.recv().map_err(|_| io::Error::other("a request to the cloud panicked"))
+    }
+}
+
+impl std::fmt::Debug for Bucket {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Bucket({})", self.url)
     }
 }
