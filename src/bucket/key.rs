@@ -53,6 +53,15 @@ fn is_escape(rest: &[u8]) -> bool {
     escaped(rest).is_some() || rest == BARE.as_bytes() || rest == GOES_ON.as_bytes()
 }
 
+/// How many bytes at the start of `rest`, the rest of a part of a path, stand for one character or none; 0 at its end.
+pub fn token_bytes(rest: &str) -> usize {
+    match escaped(rest.as_bytes()) {
+        Some(_) => 3,
+        None if rest == BARE || rest == GOES_ON => 2,
+        None => rest.chars().next().map_or(0, char::len_utf8),
+    }
+}
+
 /// The byte that the first three of `rest` stand for.
 fn escaped(rest: &[u8]) -> Option<u8> {
     let digit = |byte: u8| match byte {

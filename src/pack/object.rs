@@ -97,6 +97,7 @@ mod tests {
             etag: Some("\"abc\"".into()),
             content_type: Some("text/plain".into()),
             metadata: vec![("owner".into(), "me".into())],
+            tags: Some(vec![]),
             ..Default::default()
         };
         let mut bytes = record.encode();

@@ -93,7 +93,7 @@ impl Fetcher {
         let at = location(bucket, path).ok_or_else(|| unaddressed(bucket, path))?;
         let asked = bucket.wait(async move { object_store::ObjectStoreExt::head(&*objects, &at).await });
         match asked {
-            Ok(Ok(meta)) => Ok(Listed::new(path.clone(), meta)),
+            Ok(Ok(meta)) => Ok(Listed::of(path.clone(), meta)),
             Ok(Err(error)) => Err(problem_of(bucket, path, "asked for", &error)),
             Err(_) => Err(unaddressed(bucket, path)),
         }
@@ -128,7 +128,7 @@ async fn fetch(bucket: &Bucket, listed: &Listed, room: OwnedSemaphorePermit) -> 
         attempt += 1;
         let seen = Seen::new(&got.meta, got.attributes.clone());
         if got.meta.size >= WHOLE_BYTES_MAX {
-            return Body::Grown(Listed::new(listed.path.clone(), got.meta));
+            return Body::Grown(Listed::of(listed.path.clone(), got.meta));
         }
         match got.bytes().await {
             Ok(bytes) if bytes.len() as u64 == seen.size => return Body::Whole(Fetched { seen, bytes, _room: room }),

@@ -82,7 +82,7 @@ impl Listing {
                 let Some(relative) = meta.location.as_ref().get(from..).filter(|rest| !rest.is_empty()) else { continue };
                 let path = TreePath::from_bytes(relative.as_bytes().to_vec());
                 let path = path.map_err(|error| unlisted(bucket, std::io::Error::other(error)))?;
-                sorter.push(&Listed::new(path, meta)).map_err(|cause| unlisted(bucket, cause))?;
+                sorter.push(&Listed::of(path, meta)).map_err(|cause| unlisted(bucket, cause))?;
             }
         }
         if !ended {

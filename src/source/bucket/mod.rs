@@ -41,7 +41,8 @@ pub struct Listed {
 }
 
 impl Listed {
-    fn new(path: TreePath, meta: ObjectMeta) -> Self {
+    /// From what a listing or a HEAD said.
+    pub fn of(path: TreePath, meta: ObjectMeta) -> Self {
         let ObjectMeta { last_modified, size, e_tag, version, .. } = meta;
         Self { path, size, modified: timestamp(last_modified), etag: e_tag, version }
     }
