@@ -115,19 +115,19 @@ fn attempt_once(repository: &Repository, clock: &dyn Clock, request: &Request, c
     let (session, snapshots) = WriteSession::start(repository, clock, &choose)?;
     let multi_writer = session.multi_writer;
     let parents = choose_parents(&snapshots, writer.id, request);
-    let report = match save(repository, clock, request, control, session, &snapshots, &parents, inputs, allowed, started)
-    {
-        Ok((committed, body)) => Report {
-            snapshot: committed.id,
-            parent: parents.0.iter().flatten().next().map(|parent| parent.id),
-            outcome: body.outcome,
-            counts: body.counts,
-            problems: body.problems.iter().map(|p| format!("{} {}", escape(&p.path), p.detail)).collect(),
-            seconds: begun.elapsed().as_secs_f64(),
-            multi_writer,
-        },
-        Err(error) => return Err(error),
-    };
+    let report =
+        match save(repository, clock, request, control, session, &snapshots, &parents, inputs, allowed, started) {
+            Ok((committed, body)) => Report {
+                snapshot: committed.id,
+                parent: parents.0.iter().flatten().next().map(|parent| parent.id),
+                outcome: body.outcome,
+                counts: body.counts,
+                problems: body.problems.iter().map(|p| format!("{} {}", escape(&p.path), p.detail)).collect(),
+                seconds: begun.elapsed().as_secs_f64(),
+                multi_writer,
+            },
+            Err(error) => return Err(error),
+        };
     Ok(report)
 }
 

@@ -11,7 +11,8 @@
 //! | a `%` where what follows would make it one of these | `%25` |
 //! | all else | itself |
 //!
-//! A restore to a directory needs two more: `a%=` is the object `a` beside the directory `a` (of `a/b`), and a part that ends in `%~` goes on in the next one.
+//! A restore to a directory needs two more: `a%=` is the object `a` beside the directory `a` (of `a/b`), and `%=%=` that of an empty part; a part that ends in `%~` goes on in the
+//! next one.
 
 use std::borrow::Cow;
 
@@ -89,7 +90,7 @@ pub fn from_path(path: &str) -> Cow<'_, str> {
     while let Some(part) = parts.next() {
         let (part, goes_on) = match part.strip_suffix(GOES_ON) {
             Some(piece) if parts.peek().is_some() => (piece, true),
-            _ => (part.strip_suffix(BARE).unwrap_or(part), false),
+            _ => (part.trim_end_matches(BARE), false),
         };
         put_plain(&mut key, part);
         if !goes_on && parts.peek().is_some() {
@@ -118,7 +119,6 @@ fn put_plain(key: &mut String, part: &str) {
     key.push_str(rest);
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -127,7 +127,9 @@ mod tests {
 
     #[test]
     fn ordinary_keys_are_their_own_paths() {
-        for key in ["a", "a/b", "photos/2020-01-01 (1).jpg", "dt=2020%2F01/x", "100%", "50%20off", "größe/日本", "a.b", "..."] {
+        for key in
+            ["a", "a/b", "photos/2020-01-01 (1).jpg", "dt=2020%2F01/x", "100%", "50%20off", "größe/日本", "a.b", "..."]
+        {
             assert_eq!(to_path(key), key);
             assert_eq!(from_path(key), key);
         }
@@ -154,6 +156,7 @@ mod tests {
             assert_eq!(from_path(path), key, "{path:?}");
         }
         assert_eq!(from_path("a%="), "a", "the object beside a directory of its name");
+        assert_eq!(from_path("a/%=%="), "a/", "beside a directory of an empty name");
         assert_eq!(from_path("ab%~/cd/e"), "abcd/e", "a long part in two pieces");
     }
 

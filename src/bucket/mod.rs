@@ -8,6 +8,7 @@
 
 mod circuit;
 mod connect;
+mod exact;
 pub mod key;
 mod options;
 mod rate;
@@ -140,7 +141,10 @@ impl std::fmt::Debug for Bucket {
     }
 }
 
-/// Keys are taken as they are; only what no path can hold is escaped.
+/// The path of a prefix. Escaped as it is, every client takes it.
 fn path(prefix: &str) -> Path {
-    Path::parse(prefix).unwrap_or_else(|_| Path::from(prefix))
+    if prefix.is_empty() {
+        return Path::default();
+    }
+    Path::parse(key::to_path(prefix)).unwrap_or_else(|_| Path::from(prefix))
 }

@@ -211,7 +211,9 @@ impl Hint for Error {
             Error::Target(error) if error.is_fatal() => "once that is mended, the same command continues the restore",
             Error::Repository(error) => return error.hint(),
             Error::Sources { .. } => "restore from another snapshot",
-            Error::Look { .. } | Error::Listing(_) | Error::Target(_) | Error::Cancelled | Error::Worker => return None,
+            Error::Look { .. } | Error::Listing(_) | Error::Target(_) | Error::Cancelled | Error::Worker => {
+                return None;
+            }
         };
         Some(text.to_owned())
     }

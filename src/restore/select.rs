@@ -206,7 +206,13 @@ impl<S: NodeSource<Error = repository::Error>> Walk<'_, S> {
                 }
                 let Some(path) = entry.path.relative_to(&self.selection.strip) else { continue };
                 let entry = Entry { path, ..entry.clone() };
-                return Ok(Step::Entry(Box::new(Picked { entry, part: self.part, above: true, object: false, key: None })));
+                return Ok(Step::Entry(Box::new(Picked {
+                    entry,
+                    part: self.part,
+                    above: true,
+                    object: false,
+                    key: None,
+                })));
             }
             if self.reader.is_none() {
                 let (reader, damage) = open(self.nodes, part, &part.from)?;
@@ -244,10 +250,8 @@ impl<S: NodeSource<Error = repository::Error>> Walk<'_, S> {
             let mut key = None;
             if wanted {
                 self.passed = 0;
-                let within = std::mem::replace(
-                    &mut entry.path,
-                    path.relative_to(&self.selection.strip).unwrap_or_default(),
-                );
+                let within =
+                    std::mem::replace(&mut entry.path, path.relative_to(&self.selection.strip).unwrap_or_default());
                 if let Some(owner) = self.selection.owner.filter(|_| part.bucket) {
                     if within.is_root() {
                         // A bucket has no attributes of its own to set on a directory.

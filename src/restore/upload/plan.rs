@@ -14,7 +14,7 @@ use crate::names::{TreePath, escape};
 use crate::pack::entry::Kind;
 use crate::pack::record::SourceKind;
 use crate::repository::{Index, Repository, Scope};
-use crate::source::bucket::{Listed, address, location};
+use crate::source::bucket::{Listed, address, location, patiently};
 
 /// The object that stands as long as a restore is unfinished.
 pub(super) const MARK: &str = ".lifeboat-restore";
@@ -121,12 +121,15 @@ pub(super) fn start(request: &Request, mark: &[u8]) -> Result<Start> {
     let bucket = &request.to;
     let (objects, at) = (bucket.objects().clone(), mark_location(bucket));
     let found = wait(bucket, async move {
-        match objects.get(&at).await {
-            Ok(got) if got.meta.size > MARK_BYTES_MAX => Ok(Some((got.meta.clone(), Vec::new()))),
-            Ok(got) => Ok(Some((got.meta.clone(), got.bytes().await?.to_vec()))),
-            Err(object_store::Error::NotFound { .. }) => Ok(None),
-            Err(error) => Err(error),
-        }
+        patiently(|| async {
+            match objects.get(&at).await {
+                Ok(got) if got.meta.size > MARK_BYTES_MAX => Ok(Some((got.meta.clone(), Vec::new()))),
+                Ok(got) => Ok(Some((got.meta.clone(), got.bytes().await?.to_vec()))),
+                Err(object_store::Error::NotFound { .. }) => Ok(None),
+                Err(error) => Err(error),
+            }
+        })
+        .await
     });
     if let Some((meta, theirs)) = found.map_err(failed(bucket, "looked at"))? {
         if theirs == mark {
@@ -134,9 +137,13 @@ pub(super) fn start(request: &Request, mark: &[u8]) -> Result<Start> {
         }
         return Err(Error::OtherUpload { url: bucket.url().to_owned(), mark: MARK.to_owned() });
     }
-    let prefix = Some(bucket.prefix()).filter(|prefix| !prefix.as_ref().is_empty());
-    let mut listing = bucket.objects().list(prefix);
-    let first = wait(bucket, async move { listing.next().await.transpose() });
+    let prefix = Some(bucket.prefix().clone()).filter(|prefix| !prefix.as_ref().is_empty());
+    let objects = bucket.objects().clone();
+    let first =
+        wait(
+            bucket,
+            async move { patiently(|| async { objects.list(prefix.as_ref()).next().await.transpose() }).await },
+        );
     match first.map_err(failed(bucket, "listed"))? {
         None => Ok(Start::Empty),
         Some(_) if request.overwrite != Overwrite::Never => Ok(Start::Over),

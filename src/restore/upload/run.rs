@@ -16,15 +16,15 @@ use super::super::content::Stored;
 use super::super::report::{Notes, Report};
 use super::super::select::{Picked, Step};
 use super::super::{Control, Error, Overwrite, Result, told};
-use super::plan::{self, MARK, Plan, failed, mark_location, mark_path, wait};
+use super::plan::{self, Plan, failed, mark_location, mark_path, wait};
 use super::write::{Job, Writer, Written};
 use super::{Start, properties};
 use crate::bucket::key;
-use crate::names::TreePath;
+use crate::names::{TreePath, escape};
 use crate::pack::entry::{Entry, Kind};
 use crate::pack::object::ObjectRecord;
 use crate::repository::Repository;
-use crate::source::bucket::{Listed, Listing, location, source_name};
+use crate::source::bucket::{Listed, Listing, address, location, patiently, source_name};
 
 /// Entries that wait for a worker, a few kilobytes each at most.
 const QUEUE: usize = 64;
@@ -112,19 +112,18 @@ fn put_mark(plan: &Plan) -> Result<()> {
     let (objects, at, body) = (bucket.objects().clone(), mark_location(bucket), plan.mark.clone());
     let put = wait(bucket, async move {
         let create = PutOptions { mode: PutMode::Create, ..Default::default() };
-        match objects.put_opts(&at, body.clone().into(), create).await {
+        match patiently(|| objects.put_opts(&at, body.clone().into(), create.clone())).await {
             // A cloud without it has no two restores kept apart; the look before was all there is.
             Err(object_store::Error::NotImplemented { .. } | object_store::Error::NotSupported { .. }) => {
-                objects.put(&at, body.into()).await
+                patiently(|| objects.put(&at, body.clone().into())).await
             }
             put => put,
         }
     });
     match put {
         Ok(_) => Ok(()),
-        Err(object_store::Error::AlreadyExists { .. }) => {
-            Err(Error::OtherUpload { url: bucket.url().to_owned(), mark: MARK.to_owned() })
-        }
+        // An answer may have been lost: then the mark is ours.
+        Err(object_store::Error::AlreadyExists { .. }) => plan::start(&plan.request, &plan.mark).map(|_| ()),
         Err(error) => Err(failed(bucket, "written")(error)),
     }
 }
@@ -135,7 +134,7 @@ fn remove_mark(plan: &Plan) -> Result<()> {
     }
     let bucket = &plan.request.to;
     let (objects, at) = (bucket.objects().clone(), mark_location(bucket));
-    match wait(bucket, async move { objects.delete(&at).await }) {
+    match wait(bucket, async move { patiently(|| objects.delete(&at)).await }) {
         Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
         Err(error) => Err(failed(bucket, "cleared of the restore's mark")(error)),
     }
@@ -166,12 +165,7 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    fn walk(
-        &mut self,
-        stored: &Stored<'_>,
-        jobs: &crossbeam_channel::Sender<Job>,
-        stop: &AtomicBool,
-    ) -> Result<()> {
+    fn walk(&mut self, stored: &Stored<'_>, jobs: &crossbeam_channel::Sender<Job>, stop: &AtomicBool) -> Result<()> {
         let mut walk = self.plan.selection.walk(stored);
         self.advance()?;
         loop {
@@ -312,7 +306,10 @@ impl Run<'_> {
         let bucket = &self.plan.request.to;
         let (objects, at) = (bucket.objects().clone(), at.clone());
         let head = GetOptions { head: true, ..Default::default() };
-        match wait(bucket, async move { objects.get_opts(&at, head).await.map(|got| got.attributes) }) {
+        match wait(
+            bucket,
+            async move { patiently(|| objects.get_opts(&at, head.clone())).await.map(|got| got.attributes) },
+        ) {
             Ok(found) => Ok(properties::agree(&properties::of(entry, same_cloud(self.plan)), &found)),
             Err(_) => Ok(false),
         }
@@ -349,7 +346,16 @@ impl Run<'_> {
         self.note_written()?;
         let delete = std::mem::take(&mut self.delete);
         let bucket = &self.plan.request.to;
-        let surplus: Vec<TreePath> = delete.into_iter().filter(|path| !self.met.contains(path)).collect();
+        let (mut surplus, mut unsaid) = (Vec::new(), Vec::new());
+        for path in delete.into_iter().filter(|path| !self.met.contains(path)) {
+            let is_own_key = std::str::from_utf8(path.as_bytes()).is_ok_and(|path| key::from_path(path) == path);
+            if is_own_key { surplus.push(path) } else { unsaid.push(path) }
+        }
+        // The request that removes many names them in its body, where paths stay paths.
+        for path in unsaid {
+            let shown = escape(&address(bucket, &path));
+            self.notes.loss(format!("{shown} was not removed: its key cannot be named in such a request"));
+        }
         for batch in surplus.chunks(DELETE_BATCH) {
             self.control.go_on()?;
             let all: Vec<_> = batch.iter().filter_map(|path| location(bucket, path)).map(Ok).collect();

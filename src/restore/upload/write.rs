@@ -19,7 +19,7 @@ use crate::bucket::Bucket;
 use crate::names::{TreePath, escape};
 use crate::pack::entry::{Entry, Extent, Kind};
 use crate::pack::list::ListReader;
-use crate::source::bucket::address;
+use crate::source::bucket::{address, is_later, patiently};
 
 const REQUESTS: usize = 32;
 pub(super) const BYTES: u64 = 64 << 20;
@@ -28,6 +28,8 @@ const EACH_BYTES: u64 = 16 << 10;
 const UNIT: u64 = 1 << 10;
 const PARTS_FROM: u64 = 64 << 20;
 const PART_BYTES: u64 = 16 << 20;
+/// An upload in parts that the cloud put off is begun anew so often.
+const UPLOADS: u32 = 4;
 /// Clouds take 10,000.
 const PARTS_MAX: u64 = 9_000;
 
@@ -119,17 +121,23 @@ impl Writer {
         self.bucket.runtime().spawn(async move {
             let Ok(_slot) = requests.acquire_owned().await else { return };
             let payload = PutPayload::from(Bytes::from(body));
-            let options = PutOptions { attributes: attributes.clone(), ..Default::default() };
-            let mut put = bucket.objects().put_opts(&at, payload.clone(), options).await;
+            let put = |attributes: Attributes| {
+                let options = PutOptions { attributes, ..Default::default() };
+                patiently(move || {
+                    let (bucket, at, payload, options) = (bucket.clone(), at.clone(), payload.clone(), options.clone());
+                    async move { bucket.objects().put_opts(&at, payload, options).await }
+                })
+            };
+            let mut outcome = put.clone()(attributes.clone()).await;
             let mut bare = None;
-            if let Err(error) = &put
+            if let Err(error) = &outcome
                 && is_unsupported(error)
                 && !attributes.is_empty()
             {
                 bare = Some(format!("the properties of {shown} could not be set: {}", told(error)));
-                put = bucket.objects().put_opts(&at, payload, PutOptions::default()).await;
+                outcome = put(Attributes::new()).await;
             }
-            let written = match (put, bare) {
+            let written = match (outcome, bare) {
                 (Ok(_), None) => Written::Whole(size),
                 (Ok(_), Some(sentence)) => Written::Bare(size, sentence),
                 (Err(error), _) => Written::Failed(format!("{shown} could not be written: {}", told(&error))),
@@ -150,35 +158,50 @@ impl Writer {
         let failed = |error: &object_store::Error| {
             Written::Failed(format!("{} could not be written: {}", self.shown(&job.entry.path), told(error)))
         };
-        let attributes = properties::of(&job.entry, self.same_cloud);
-        let (mut upload, bare) = match self.begin(job, attributes) {
-            Ok(begun) => begun,
-            Err(error) => {
-                self.tell(failed(&error));
-                return Ok(());
+        let mut attempt = 1;
+        loop {
+            match self.parts_once(job, size, stored, control)? {
+                Ok(None) => self.tell(Written::Whole(size)),
+                Ok(Some(sentence)) => self.tell(Written::Bare(size, sentence)),
+                // A part cannot be sent again by itself: `object_store` numbers parts as they are handed in.
+                Err(error) if is_later(&error) && attempt < UPLOADS => {
+                    attempt += 1;
+                    continue;
+                }
+                Err(error) => self.tell(failed(&error)),
             }
+            return Ok(());
+        }
+    }
+
+    /// Gives back what could not be set.
+    fn parts_once(
+        &self,
+        job: &Job,
+        size: u64,
+        stored: &Stored<'_>,
+        control: &Control,
+    ) -> std::result::Result<object_store::Result<Option<String>>, Hindrance> {
+        let (mut upload, bare) = match self.begin(job, properties::of(&job.entry, self.same_cloud)) {
+            Ok(begun) => begun,
+            Err(error) => return Ok(Err(error)),
         };
         let mut content = Content::new(job, size, stored, control);
         let sent = self.send_parts(&mut *upload, &mut content, size);
         let sent = sent.and_then(|sent| content.end().map(|()| sent));
         let runtime = self.bucket.runtime();
         let completed = match sent {
-            Ok(Ok(())) => runtime.block_on(upload.complete()),
+            Ok(Ok(())) => runtime.block_on(upload.complete()).map(|_| bare),
             Ok(Err(error)) => Err(error),
             Err(hindrance) => {
                 let _ = runtime.block_on(upload.abort()); // what stays is for the bucket's own rules to remove
                 return Err(hindrance);
             }
         };
-        match (completed, bare) {
-            (Ok(_), None) => self.tell(Written::Whole(size)),
-            (Ok(_), Some(sentence)) => self.tell(Written::Bare(size, sentence)),
-            (Err(error), _) => {
-                let _ = runtime.block_on(upload.abort());
-                self.tell(failed(&error));
-            }
+        if completed.is_err() {
+            let _ = runtime.block_on(upload.abort());
         }
-        Ok(())
+        Ok(completed)
     }
 
     fn begin(
@@ -189,7 +212,7 @@ impl Writer {
         let begin = |attributes: Attributes| {
             let (objects, at) = (self.bucket.objects().clone(), job.at.clone());
             let options = PutMultipartOptions { attributes, ..Default::default() };
-            wait(&self.bucket, async move { objects.put_multipart_opts(&at, options).await })
+            wait(&self.bucket, async move { patiently(|| objects.put_multipart_opts(&at, options.clone())).await })
         };
         match begin(attributes.clone()) {
             Err(error) if is_unsupported(&error) && !attributes.is_empty() => {

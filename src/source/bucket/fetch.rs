@@ -6,10 +6,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use object_store::{GetOptions, ObjectStore};
+use object_store::{GetOptions, ObjectStoreExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-use super::{Listed, Seen, WHOLE_BYTES_MAX, location, problem, problem_of};
+use super::{Listed, Seen, WHOLE_BYTES_MAX, location, patiently, problem, problem_of};
 use crate::bucket::Bucket;
 use crate::names::TreePath;
 use crate::source::problem::{Problem, ProblemKind};
@@ -22,8 +22,6 @@ const EACH_BYTES: u64 = 8 << 10;
 const UNIT: u64 = 1 << 10;
 /// Ranges of large objects, of `ranges::PART_BYTES` each, under way or waiting: 32 MiB.
 const RANGES: usize = 8;
-/// A body that broke off is asked for again so often.
-const RETRIES: usize = 2;
 
 /// Fetches the objects of one bucket.
 pub struct Fetcher {
@@ -91,7 +89,7 @@ impl Fetcher {
     pub fn again(&self, path: &TreePath) -> Result<Listed, Problem> {
         let (bucket, objects) = (&self.bucket, self.bucket.objects().clone());
         let at = location(bucket, path).ok_or_else(|| unaddressed(bucket, path))?;
-        let asked = bucket.wait(async move { object_store::ObjectStoreExt::head(&*objects, &at).await });
+        let asked = bucket.wait(async move { patiently(|| objects.head(&at)).await });
         match asked {
             Ok(Ok(meta)) => Ok(Listed::of(path.clone(), meta)),
             Ok(Err(error)) => Err(problem_of(bucket, path, "asked for", &error)),
@@ -114,30 +112,33 @@ pub(super) fn unaddressed(bucket: &Bucket, path: &TreePath) -> Problem {
 async fn fetch(bucket: &Bucket, listed: &Listed, room: OwnedSemaphorePermit) -> Body {
     let Some(at) = location(bucket, &listed.path) else { return Body::Problem(unaddressed(bucket, &listed.path)) };
     let mut if_match = listed.etag.clone();
-    let mut attempt = 0;
     loop {
-        let options = GetOptions { if_match: if_match.take(), ..Default::default() };
-        let asked_by_tag = options.if_match.is_some();
-        let last = attempt >= RETRIES;
-        let got = match bucket.objects().get_opts(&at, options).await {
-            Ok(got) => got,
+        let asked_by_tag = if_match.is_some();
+        let got = patiently(|| async {
+            let options = GetOptions { if_match: if_match.clone(), ..Default::default() };
+            let got = bucket.objects().get_opts(&at, options).await?;
+            let (meta, attributes) = (got.meta.clone(), got.attributes.clone());
+            let bytes = match meta.size {
+                size if size >= WHOLE_BYTES_MAX => None,
+                _ => Some(got.bytes().await?),
+            };
+            Ok((meta, attributes, bytes))
+        });
+        return match got.await {
             // Another one took its key since it was listed: that one is saved then, whole, as of now.
-            Err(object_store::Error::Precondition { .. }) if asked_by_tag => continue,
-            Err(error) => return Body::Problem(problem_of(bucket, &listed.path, "fetched", &error)),
-        };
-        attempt += 1;
-        let seen = Seen::new(&got.meta, got.attributes.clone());
-        if got.meta.size >= WHOLE_BYTES_MAX {
-            return Body::Grown(Listed::of(listed.path.clone(), got.meta));
-        }
-        match got.bytes().await {
-            Ok(bytes) if bytes.len() as u64 == seen.size => return Body::Whole(Fetched { seen, bytes, _room: room }),
-            Ok(_) | Err(_) if !last => {}
+            Err(object_store::Error::Precondition { .. }) if asked_by_tag => {
+                if_match = None;
+                continue;
+            }
+            Err(error) => Body::Problem(problem_of(bucket, &listed.path, "fetched", &error)),
+            Ok((meta, _, None)) => Body::Grown(Listed::of(listed.path.clone(), meta)),
+            Ok((meta, attributes, Some(bytes))) if bytes.len() as u64 == meta.size => {
+                Body::Whole(Fetched { seen: Seen::new(&meta, attributes), bytes, _room: room })
+            }
             Ok(_) => {
                 let kind = ProblemKind::Unreadable { verb: "fetched as a whole", errno: rustix::io::Errno::IO };
-                return Body::Problem(problem(bucket, &listed.path, kind));
+                Body::Problem(problem(bucket, &listed.path, kind))
             }
-            Err(error) => return Body::Problem(problem_of(bucket, &listed.path, "fetched as a whole", &error)),
-        }
+        };
     }
 }

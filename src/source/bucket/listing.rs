@@ -8,7 +8,7 @@ use object_store::ObjectMeta;
 use rustix::io::Errno;
 
 use super::sort::{Sorted, Sorter};
-use super::{Listed, problem};
+use super::{Listed, patiently, problem};
 use crate::bucket::Bucket;
 use crate::names::TreePath;
 use crate::source::problem::{Problem, ProblemKind, SourceError};
@@ -28,11 +28,12 @@ pub struct Listing {
 impl Listing {
     /// Asks for the first key, so that a bucket that is not there, or not ours, is known before anything is stored.
     pub fn probe(bucket: &Bucket) -> Result<(), SourceError> {
-        let mut stream = bucket.objects().list(prefix(bucket));
-        let first = bucket.wait(async move { stream.next().await });
+        let (objects, under) = (bucket.objects().clone(), prefix(bucket).cloned());
+        let first = bucket
+            .wait(async move { patiently(|| async { objects.list(under.as_ref()).next().await.transpose() }).await });
         match first.map_err(|cause| unlisted(bucket, cause))? {
-            Some(Err(error)) => Err(refused(bucket, error)),
-            _ => Ok(()),
+            Err(error) => Err(refused(bucket, error)),
+            Ok(_) => Ok(()),
         }
     }
 
@@ -79,7 +80,9 @@ impl Listing {
             }
             for meta in batch {
                 // The prefix itself is no key beneath it.
-                let Some(relative) = meta.location.as_ref().get(from..).filter(|rest| !rest.is_empty()) else { continue };
+                let Some(relative) = meta.location.as_ref().get(from..).filter(|rest| !rest.is_empty()) else {
+                    continue;
+                };
                 let path = TreePath::from_bytes(relative.as_bytes().to_vec());
                 let path = path.map_err(|error| unlisted(bucket, std::io::Error::other(error)))?;
                 sorter.push(&Listed::of(path, meta)).map_err(|cause| unlisted(bucket, cause))?;

@@ -8,6 +8,7 @@
 
 mod fetch;
 mod listing;
+mod patience;
 mod ranges;
 mod sort;
 
@@ -18,6 +19,7 @@ use rustix::io::Errno;
 
 pub use fetch::{Body, Fetch, Fetched, Fetcher};
 pub use listing::Listing;
+pub use patience::{is_later, patiently};
 pub use ranges::ObjectReader;
 
 use super::problem::{Problem, ProblemKind};
@@ -187,4 +189,3 @@ fn problem_of(bucket: &Bucket, path: &TreePath, verb: &'static str, error: &obje
     }
     problem(bucket, path, kind)
 }
-

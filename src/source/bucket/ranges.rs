@@ -6,20 +6,18 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use object_store::{GetOptions, GetRange, ObjectStore};
+use object_store::{GetOptions, GetRange};
 use rustix::io::Errno;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::fetch::{Fetcher, unaddressed};
-use super::{Listed, Seen, location, problem, problem_of};
+use super::{Listed, Seen, location, patiently, problem, problem_of};
 use crate::bucket::Bucket;
 use crate::source::problem::{Problem, ProblemKind};
 
 pub(super) const PART_BYTES: u64 = 4 << 20;
 /// Parts of one object that are fetched ahead.
 const AHEAD: usize = 6;
-/// A range that broke off is asked for again so often.
-const RETRIES: usize = 2;
 
 struct Part {
     seen: Seen,
@@ -143,32 +141,29 @@ async fn part(
     range: std::ops::Range<u64>,
     room: OwnedSemaphorePermit,
 ) -> Result<Part, Problem> {
-    let mut attempt = 0;
-    loop {
-        let last = attempt == RETRIES;
-        attempt += 1;
+    let got = patiently(|| async {
         let options = GetOptions {
             if_match: Some(etag.clone()),
             range: Some(GetRange::Bounded(range.clone())),
             ..Default::default()
         };
-        let got = match bucket.objects().get_opts(&at, options).await {
-            Ok(got) => got,
-            Err(error) => return Err(problem_of(bucket, &listed.path, "fetched", &error)),
-        };
+        let got = bucket.objects().get_opts(&at, options).await?;
         // A cloud that takes no conditions must not mix either.
         if got.meta.size != listed.size || got.meta.e_tag.as_ref().is_some_and(|now| *now != etag) {
-            return Err(problem(bucket, &listed.path, ProblemKind::Changed));
+            return Ok(None);
         }
         let seen = Seen::new(&got.meta, got.attributes.clone());
-        match got.bytes().await {
-            Ok(bytes) if bytes.len() as u64 == range.end - range.start => return Ok(Part { seen, bytes, _room: room }),
-            Ok(_) | Err(_) if !last => {}
-            Ok(_) => {
-                let kind = ProblemKind::Unreadable { verb: "fetched as a whole", errno: Errno::IO };
-                return Err(problem(bucket, &listed.path, kind));
-            }
-            Err(error) => return Err(problem_of(bucket, &listed.path, "fetched as a whole", &error)),
+        Ok(Some((seen, got.bytes().await?)))
+    });
+    match got.await {
+        Ok(None) => Err(problem(bucket, &listed.path, ProblemKind::Changed)),
+        Ok(Some((seen, bytes))) if bytes.len() as u64 == range.end - range.start => {
+            Ok(Part { seen, bytes, _room: room })
         }
+        Ok(Some(_)) => {
+            let kind = ProblemKind::Unreadable { verb: "fetched as a whole", errno: Errno::IO };
+            Err(problem(bucket, &listed.path, kind))
+        }
+        Err(error) => Err(problem_of(bucket, &listed.path, "fetched", &error)),
     }
 }
