@@ -21,7 +21,7 @@ use crate::pack::record::{Counts, Outcome};
 use crate::repository;
 use crate::source::SourceError;
 
-pub use run::run;
+pub use run::{names, run};
 
 /// What to save, and how.
 #[derive(Clone, Debug, Default)]

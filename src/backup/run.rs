@@ -48,7 +48,7 @@ pub fn run(repository: &Repository, clock: &dyn Clock, request: &Request, contro
 }
 
 /// What the manifest calls each source: a path by itself, a bucket as `/SCHEME:/BUCKET/PREFIX`.
-fn names(request: &Request) -> Vec<Vec<u8>> {
+pub fn names(request: &Request) -> Vec<Vec<u8>> {
     let paths = request.paths.iter().map(|path| path.as_os_str().as_bytes().to_vec());
     paths.chain(request.buckets.iter().map(bucket::source_name)).collect()
 }

@@ -31,22 +31,25 @@ impl Owner {
 pub(super) fn land(entry: &mut Entry, beside: bool, owner: Owner) -> Option<String> {
     (entry.uid, entry.gid) = (owner.uid, owner.gid);
     entry.xattrs.retain(|(name, _)| name != object::ATTRIBUTE);
-    let path = String::from_utf8_lossy(entry.path.as_bytes()).into_owned();
-    let mut landed = path.clone();
+    let path = landed(&entry.path, beside);
+    let key = String::from_utf8_lossy(path.as_bytes());
+    let key = key::from_path(&key);
+    let told = (key.as_bytes() != path.as_bytes()).then(|| key.into_owned());
+    entry.path = path;
+    told
+}
+
+/// Where an object of `path` lands, if others lie `beside` it, beneath its path, and if none do.
+pub fn landed(path: &TreePath, beside: bool) -> TreePath {
+    let mut landed = String::from_utf8_lossy(path.as_bytes()).into_owned();
     if beside {
         landed.push_str(key::BARE);
     }
     if landed.split('/').any(|part| part.len() > NAME_BYTES_MAX) {
         landed = shortened(&landed);
     }
-    let key = key::from_path(&landed);
-    if key == landed {
-        return None;
-    }
-    let key = key.into_owned();
     // Escaped parts and pieces of them are good parts.
-    entry.path = TreePath::from_bytes(landed.into_bytes()).unwrap_or_else(|_| entry.path.clone());
-    Some(key)
+    TreePath::from_bytes(landed.into_bytes()).unwrap_or_else(|_| path.clone())
 }
 
 /// Divides parts that are too long into several.

@@ -33,6 +33,7 @@ use crate::repository::{self, Hint, Snapshot};
 use crate::source::SourceError;
 use crate::target::{OwnerBy, TargetError};
 
+pub use landing::landed;
 pub use plan::{Plan, Start, Totals, plan};
 pub use report::{Damaged, NAMED_MAX, Report};
 pub use run::run;
