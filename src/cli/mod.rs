@@ -6,6 +6,7 @@
 
 mod backup;
 mod client;
+mod cloud;
 mod config;
 mod daemon;
 mod doctor;

@@ -1,6 +1,7 @@
 //! Every test from outside, in one binary that links once.
 
 mod backup;
+mod bucket_source;
 mod cli;
 mod daemon;
 mod damage;
