@@ -183,7 +183,7 @@ pub fn compare(
     };
     let mut weave = Weave::new(trees);
     let mut summary = Summary::default();
-    while let Some(step) = weave.next(&mut Differing, |error| !error.is_damage())? {
+    while let Some(step) = weave.next(&mut Differing { cancel }, |error| !error.is_damage())? {
         go_on(cancel)?;
         let change = match step {
             Step::Damage { after, set, error } => {
@@ -221,15 +221,18 @@ pub fn compare(
             break;
         }
     }
+    go_on(cancel)?;
     Ok(summary)
 }
 
 /// Passes over what both hold.
-struct Differing;
+struct Differing<'a> {
+    cancel: &'a AtomicBool,
+}
 
-impl Visit for Differing {
+impl Visit for Differing<'_> {
     fn enter(&mut self, _: &ChunkId, set: &Set, _: u64) -> bool {
-        !(set.contains(0) && set.contains(1))
+        !(set.contains(0) && set.contains(1)) && go_on(self.cancel).is_ok()
     }
 }
 
@@ -264,5 +267,24 @@ impl Judge<'_> {
             (old, new) => what.device = !what.kind && old != new,
         }
         Ok(what)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_heaviest_difference_gives_the_letter() {
+        let none = What::default();
+        let letters = [
+            What { kind: true, content: true, ..none },
+            What { content: true, silent: true, ..none },
+            What { content: true, mtime: true, mode: true, ..none },
+            What { xattrs: true, ..none },
+        ];
+        assert_eq!(letters.map(What::letter), ['T', '?', 'M', 'U']);
+        assert_eq!(letters[2].words(), ["content", "mode", "mtime"]);
+        assert!(none.is_nothing() && What { mtime: true, ..none }.is_time_only() && !letters[2].is_time_only());
     }
 }

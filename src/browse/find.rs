@@ -9,7 +9,7 @@ use std::sync::atomic::AtomicBool;
 use globset::{GlobBuilder, GlobMatcher};
 
 use super::{Damage, Error, Result, Set, Step, Tree, Visit, Weave, absolute, go_on, sources, under_root};
-use crate::names::TreePath;
+use crate::names::{ChunkId, TreePath};
 use crate::pack::entry::{Entry, Kind, Timestamp};
 use crate::repository::{ChunkReader, Index, Repository, Snapshot};
 
@@ -134,7 +134,7 @@ pub fn find(
         covers.push(names);
     }
     let mut weave = Weave::new(trees);
-    let mut wanted = Wanted { query, beneath: &beneath };
+    let mut wanted = Wanted { query, beneath: &beneath, cancel };
     while let Some(step) = weave.next(&mut wanted, |error| !error.is_damage())? {
         go_on(cancel)?;
         match step {
@@ -154,15 +154,21 @@ pub fn find(
             }
         }
     }
+    go_on(cancel)?;
     Ok(weave.read)
 }
 
 struct Wanted<'q> {
     query: &'q Query,
     beneath: &'q TreePath,
+    cancel: &'q AtomicBool,
 }
 
 impl Visit for Wanted<'_> {
+    fn enter(&mut self, _: &ChunkId, _: &Set, _: u64) -> bool {
+        go_on(self.cancel).is_ok()
+    }
+
     fn wants(&mut self, entry: &Entry, _: &Set) -> bool {
         entry.path.is_within(self.beneath) && self.query.fits(entry)
     }

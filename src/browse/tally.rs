@@ -120,7 +120,7 @@ pub fn shares(
             }
         }
         let mut weave = Weave::new(trees);
-        let mut notes = Notes { reader: &reader, sets: &mut sets, spill: &mut spill, failed: None };
+        let mut notes = Notes { reader: &reader, sets: &mut sets, spill: &mut spill, failed: None, cancel };
         // Entries are noted as their leaf is read, and none comes out.
         while let Some(step) = weave.next(&mut notes, |error| !error.is_damage())? {
             go_on(cancel)?;
@@ -130,6 +130,7 @@ pub fn shares(
             notes.check(damage)?;
         }
         notes.check(damage)?;
+        go_on(cancel)?;
     }
     divide(index, &mut sets, spill.finish()?, count, cancel)
 }
@@ -140,6 +141,7 @@ struct Notes<'a, 'r> {
     sets: &'a mut Sets,
     spill: &'a mut Spill,
     failed: Option<(TreePath, super::Error)>,
+    cancel: &'a AtomicBool,
 }
 
 impl Notes<'_, '_> {
@@ -175,7 +177,7 @@ impl Visit for Notes<'_, '_> {
         if let Err(error) = self.spill.note(id, number) {
             self.failed.get_or_insert((TreePath::root(), error));
         }
-        true
+        go_on(self.cancel).is_ok()
     }
 
     fn wants(&mut self, entry: &Entry, set: &Set) -> bool {

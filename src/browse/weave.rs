@@ -236,3 +236,207 @@ impl<'a, S: NodeSource> Weave<'a, S> {
         Ok(ControlFlow::Continue(()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::names::{RepositoryId, WriterId};
+    use crate::pack::entry::Timestamp;
+    use crate::pack::tree::{NodeSink, TreeBuilder};
+    use crate::seal::key::{AdminKey, IdKeys, Secret};
+    use proptest::prelude::*;
+    use std::cell::RefCell;
+    use std::collections::{BTreeMap, HashMap};
+    use std::sync::Arc;
+
+    fn ids() -> IdKeys {
+        AdminKey::from_root(RepositoryId([1; 16]), Secret::new([1; 32])).own_writer().group().ids(WriterId([1; 8]))
+    }
+
+    #[derive(Default)]
+    struct Memory {
+        nodes: HashMap<ChunkId, Arc<Vec<u8>>>,
+        asked: RefCell<Vec<ChunkId>>,
+    }
+
+    impl NodeSink for Memory {
+        type Error = NodeError;
+        fn put_tree_node(&mut self, plaintext: Vec<u8>) -> Result<ChunkId, NodeError> {
+            let id = ids().tree(&plaintext);
+            self.nodes.insert(id, Arc::new(plaintext));
+            Ok(id)
+        }
+    }
+
+    impl NodeSource for Memory {
+        type Error = NodeError;
+        fn tree_node(&self, id: &ChunkId) -> Result<Arc<Vec<u8>>, NodeError> {
+            self.asked.borrow_mut().push(*id);
+            let missing = NodeError { id: *id, cause: Malformed("it is not there") };
+            self.nodes.get(id).cloned().ok_or(missing)
+        }
+    }
+
+    fn build(entries: &[Entry], memory: &mut Memory) -> Root {
+        let ids = ids();
+        let mut builder = TreeBuilder::new(&ids);
+        for entry in entries {
+            builder.push(entry.clone(), None, memory).unwrap();
+        }
+        builder.finish(memory).unwrap().unwrap()
+    }
+
+    fn path(text: &str) -> TreePath {
+        TreePath::from_bytes(text.as_bytes().to_vec()).unwrap()
+    }
+
+    fn file(name: String, secs: i64) -> Entry {
+        Entry {
+            path: path(&name),
+            kind: crate::pack::entry::Kind::Fifo,
+            mode: 0o644,
+            uid: 0,
+            gid: 0,
+            user: None,
+            group: None,
+            mtime: Timestamp { secs, nanos: 0 },
+            ctime: Timestamp::default(),
+            inode: 0,
+            link_group: None,
+            xattrs: vec![],
+        }
+    }
+
+    fn tree<'a>(nodes: &'a Memory, root: &Root, number: usize) -> Tree<'a, Memory> {
+        let (name, from, strip) = (path("srv"), TreePath::root(), TreePath::root());
+        Tree { nodes, root: root.clone(), name, from, strip, number }
+    }
+
+    /// Paths with the versions of each: the entry, and who has it.
+    type Seen = BTreeMap<Vec<u8>, Vec<(Entry, Vec<usize>)>>;
+
+    fn walk(mut weave: Weave<'_, Memory>) -> (Seen, usize, u64) {
+        let (mut seen, mut damaged, mut last) = (Seen::new(), 0, None);
+        while let Some(step) = weave.next(&mut Everything, |_| false).unwrap() {
+            match step {
+                Step::Damage { .. } => damaged += 1,
+                Step::Path(path, found) => {
+                    assert!(last.as_ref().is_none_or(|last| *last < path), "paths grow");
+                    last = Some(path.clone());
+                    let versions = seen.entry(path.as_bytes().to_vec()).or_default();
+                    for Found { entry, set } in found {
+                        match versions.iter_mut().find(|(known, _)| *known == entry) {
+                            Some((_, of)) => of.extend(set.iter()),
+                            None => versions.push((entry, set.iter().collect())),
+                        }
+                    }
+                    versions.iter_mut().for_each(|(_, of)| of.sort_unstable());
+                    versions.sort_by(|a, b| a.1.cmp(&b.1));
+                }
+            }
+        }
+        (seen, damaged, weave.read)
+    }
+
+    #[test]
+    fn a_node_that_many_trees_share_is_read_once() {
+        let mut memory = Memory::default();
+        let mut entries: Vec<Entry> = (0..20_000).map(|n| file(format!("d{:02}/f{n:06}", n / 500), 0)).collect();
+        let mut roots = vec![build(&entries, &mut memory)];
+        let whole = memory.nodes.len() as u64;
+        for round in 1..30 {
+            entries[round * 600].mtime.secs = round as i64;
+            roots.push(build(&entries, &mut memory));
+        }
+        let trees = roots.iter().enumerate().map(|(number, root)| tree(&memory, root, number)).collect();
+        let (seen, damaged, read) = walk(Weave::new(trees));
+        assert_eq!((seen.len(), damaged), (20_000, 0));
+        assert_eq!(read, memory.nodes.len() as u64);
+        assert!(read < whole + 29 * 4, "{read} nodes read of {whole} in one tree");
+        let mut asked = memory.asked.borrow().clone();
+        asked.sort();
+        assert!(asked.windows(2).all(|pair| pair[0] != pair[1]));
+        let changed = &seen[b"srv/d01/f000600".as_slice()];
+        assert_eq!(changed.iter().map(|(_, of)| of.len()).collect::<Vec<_>>(), [1, 29]);
+    }
+
+    #[test]
+    fn a_part_of_a_tree_costs_the_nodes_on_the_way_to_it() {
+        let mut memory = Memory::default();
+        let entries: Vec<Entry> = (0..20_000).map(|n| file(format!("d{:02}/f{n:06}", n / 500), 0)).collect();
+        let root = build(&entries, &mut memory);
+        let part = Tree { from: path("d07"), strip: path("srv/d07"), ..tree(&memory, &root, 0) };
+        let (seen, _, read) = walk(Weave::new(vec![part]));
+        assert_eq!(seen.len(), 500);
+        assert!(seen.contains_key(b"f003500".as_slice()) && read < 20, "{read} nodes");
+    }
+
+    #[test]
+    fn behind_a_damaged_node_the_walk_goes_on() {
+        let mut memory = Memory::default();
+        let entries: Vec<Entry> = (0..3_000).map(|n| file(format!("f{n:06}"), 0)).collect();
+        let root = build(&entries, &mut memory);
+        let lost = *memory.nodes.keys().find(|id| **id != root.id).unwrap();
+        memory.nodes.remove(&lost);
+        let (seen, damaged, _) = walk(Weave::new(vec![tree(&memory, &root, 0)]));
+        assert_eq!(damaged, 1);
+        assert!(seen.len() < 3_000 && seen.len() > 1_000, "{}", seen.len());
+    }
+
+    #[test]
+    fn the_same_leaf_elsewhere_is_other_entries() {
+        let mut memory = Memory::default();
+        let at = |base: &str| (0..300).map(|n| file(format!("{base}/f{n:03}"), 0)).collect::<Vec<_>>();
+        let (a, b) = (build(&at("a"), &mut memory), build(&at("b"), &mut memory));
+        let (seen, ..) = walk(Weave::new(vec![tree(&memory, &a, 0), tree(&memory, &b, 1)]));
+        assert_eq!(seen.len(), 600);
+        // Seen from their own directories they are the same.
+        let part = |root: &Root, base: &str, number| Tree {
+            from: path(base),
+            strip: path(&format!("srv/{base}")),
+            ..tree(&memory, root, number)
+        };
+        let (seen, ..) = walk(Weave::new(vec![part(&a, "a", 0), part(&b, "b", 1)]));
+        assert_eq!(seen.len(), 300);
+        assert!(seen.values().all(|versions| versions.len() == 1 && versions[0].1 == [0, 1]));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+        #[test]
+        fn any_trees_come_out_as_each_of_them_is(
+            all in crate::pack::node::tests::entries(300),
+            keep in prop::collection::vec(prop::collection::vec(0u8..8, 300), 1..4),
+        ) {
+            let mut memory = Memory::default();
+            let (mut roots, mut expected) = (Vec::new(), Seen::new());
+            for (number, choices) in keep.iter().enumerate() {
+                let mut own = Vec::new();
+                for (entry, choice) in all.iter().zip(choices) {
+                    let mut entry = entry.clone();
+                    match choice {
+                        0 => continue,
+                        1 => entry.mode ^= 1,
+                        _ => {}
+                    }
+                    let shown = [b"srv/", entry.path.as_bytes()].concat();
+                    let seen = Entry { path: TreePath::from_bytes(shown.clone()).unwrap(), ..entry.clone() };
+                    let versions = expected.entry(shown).or_default();
+                    match versions.iter_mut().find(|(known, _)| *known == seen) {
+                        Some((_, of)) => of.push(number),
+                        None => versions.push((seen, vec![number])),
+                    }
+                    own.push(entry);
+                }
+                if !own.is_empty() {
+                    roots.push((build(&own, &mut memory), number));
+                }
+            }
+            expected.values_mut().for_each(|versions| versions.sort_by(|a, b| a.1.cmp(&b.1)));
+            let trees = roots.iter().map(|(root, number)| tree(&memory, root, *number)).collect();
+            let (seen, damaged, _) = walk(Weave::new(trees));
+            prop_assert_eq!(damaged, 0);
+            prop_assert_eq!(seen, expected);
+        }
+    }
+}

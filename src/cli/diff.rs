@@ -30,19 +30,24 @@ Letters:
   +  only in NEW
   -  only in OLD
   M  other content
-  ?  other content, though size, times and inode are the same: the disk may be failing, or
-     something hides its traces
-  U  other mode, owner, time or extended attributes only (named in brackets)
+  ?  other content, though size, times and inode are the same: a disk
+     that fails, or something that hides its traces
+  U  other mode, owner, time or extended attributes, named in brackets
   T  another type
-A directory of which only the time differs is left out, and counted; -v shows it.
 
-With one snapshot, it is compared with the one before it of the same writer, policy and paths.
-If both places are files, or with --content, the change of the file is shown line by line, as
-`diff -u` does; `patch` can apply it.
-Ends with 0 whether or not there are differences; with --exit-code, 1 if there are.
+A directory of which only the time differs is counted and not listed;
+-v lists it.
+
+With one snapshot, it is compared with the one before it of the same
+writer, policy and paths. If both places are files, or with --content,
+the change of the file is shown line by line, as `diff -u` does; `patch`
+can apply it.
+
+Ends with 0 whether or not there are differences; with --exit-code, 1 if
+there are.
 
 Examples:
-  lifeboat diff latest                             what the last backup brought
+  lifeboat diff latest                  what the last backup brought
   lifeboat diff 3f2a9c1b latest
   lifeboat diff 3f2a9c1b:/etc latest:/etc --summary
   lifeboat diff 3f2a9c1b latest --content /etc/fstab

@@ -28,9 +28,12 @@ use crate::repository::{ChunkReader, Snapshots};
 use crate::units::ByteCount;
 
 const HELP: &str = "\
-Every byte is checked before it is written. An archive is a pax tar with owners, modes, times,
-links and extended attributes; GNU tar brings all of it back with
+Every byte is checked before it is written. An archive is a pax tar with
+owners, modes, times, links and extended attributes; GNU tar brings all of
+it back with
+
   tar --xattrs --xattrs-include='*' --numeric-owner -xpf FILE
+
 Sockets have no place in a tar: they are named, and the command ends with 3.
 
 Examples:

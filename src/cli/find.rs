@@ -22,8 +22,9 @@ use crate::repository::{Repository, Selection, Snapshot, SnapshotState, Snapshot
 use crate::units::ByteCount;
 
 const HELP: &str = "\
-For each path, the newest version comes first. A line is a run of snapshots one after the other that
-hold the same version: the newest of them, its time, the file's size and time, and how many more.
+Under each path stand its versions, the newest first: the newest snapshot
+that holds it, its time, size and time of the file, and how many snapshots
+right before that one hold the same. --path PATH looks beneath PATH only.
 
 Patterns:
   fstab, *.conf        names, wherever they are
@@ -166,9 +167,6 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<Exit> {
         damaged: 0,
         failed: None,
     };
-    if screen.json {
-        screen.raw("[")?;
-    }
     let mut nodes = 0;
     for of_writer in &by_writer {
         listing.snapshots = of_writer;
@@ -177,9 +175,12 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<Exit> {
         if let Some(failure) = listing.failed.take() {
             return Err(failure);
         }
+        if screen.is_closed() {
+            break;
+        }
     }
     if screen.json {
-        screen.raw(if listing.found == 0 { "]\n" } else { "\n]\n" })?;
+        screen.raw(if listing.found == 0 { "[]\n" } else { "\n]\n" })?;
     }
     screen.flush()?;
     screen.say(format!(
@@ -248,6 +249,13 @@ impl find::Listen for Listing<'_> {
 impl Listing<'_> {
     fn lines(&mut self, found: &Match) -> Result<()> {
         let screen = self.screen;
+        if self.found == 1 && self.width.is_some() && !screen.quiet {
+            let id = if screen.verbose > 0 { 32 } else { 8 };
+            let mode = if self.long { format!("{:<29}", "Mode") } else { String::new() };
+            let (snapshot, saved, size, modified) = ("Snapshot", "Saved", "Size", "Modified");
+            let head = format!("  {snapshot:<id$}  {saved:<16}  {mode}{size:>9}  {modified:<16}  Also in");
+            screen.line(self.width.map_or(head.clone(), |width| cut(&head, width)))?;
+        }
         if !std::mem::replace(&mut self.told_writer, true) && self.several {
             let host = self.snapshots[0].body.as_ref().map_or_else(String::new, |body| escape(body.host.as_bytes()));
             let name = self.repository.writer(self.snapshots[0].writer)?.name.clone();
@@ -311,7 +319,7 @@ impl Listing<'_> {
             "writer_name": self.repository.writer(writer)?.name,
             "versions": versions,
         });
-        self.screen.raw(if self.found == 1 { "\n" } else { ",\n" })?;
+        self.screen.raw(if self.found == 1 { "[\n" } else { ",\n" })?;
         self.screen.raw(&value.to_string())
     }
 }

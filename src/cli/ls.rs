@@ -50,7 +50,6 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<Exit> {
     let index = load_index(&repository, screen)?;
     let reader = ChunkReader::new(&repository, &index, snapshot.writer)?;
     let wanted = place.path.as_deref().unwrap_or(b"/");
-    let deepest = arguments.depth.map(|depth| parts(wanted) + depth);
     let mut listing = Listing { screen, long: arguments.long, found: 0 };
     for source in &body.sources {
         let start = match place::reach(&source.name, wanted) {
@@ -58,6 +57,8 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<Exit> {
             Reach::Whole => TreePath::root(),
             Reach::Within(path) => path,
         };
+        // Counted from PATH, or from what was saved if that lies deeper.
+        let deepest = arguments.depth.map(|depth| parts(wanted).max(parts(&source.name)).saturating_add(depth));
         let root = source.tree();
         let mut tree = TreeReader::starting_at(&reader, &root, &start)?;
         while let Some((entry, _)) = tree.next_entry()? {
@@ -75,7 +76,7 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<Exit> {
             }
         }
     }
-    if listing.found == 0 && deepest.is_none_or(|deepest| deepest >= parts(wanted) + 1) {
+    if listing.found == 0 {
         return Err(pick::not_there(&repository, &reader, snapshot, wanted));
     }
     listing.end()?;

@@ -16,10 +16,13 @@ use crate::repository::{Repository, Snapshot, SnapshotState, Snapshots, Unreadab
 use crate::units::ByteCount;
 
 const HELP: &str = "\
-Size is what the snapshot holds, Stored what it added to the store, Took how long it ran. A narrow
-terminal shows fewer columns; without a terminal there are all of them, with `-` for nothing.
-Unless --group-by says otherwise, snapshots of one writer and policy stand together (those without a
-policy: of one writer and the same paths), and --latest counts within such a group.
+Size is what a snapshot holds, Stored what it added to the store, Took how
+long it ran. A narrow terminal shows fewer columns; without a terminal
+there are all of them, with `-` for nothing.
+
+Unless --group-by says otherwise, snapshots of one writer and policy stand
+together (those without a policy: of one writer and the same paths), and
+--latest counts within such a group.
 
 Examples:
   lifeboat snapshots --last                     the newest of each group
@@ -83,7 +86,11 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<Exit> {
         if !apart {
             groups = vec![(String::new(), shown.clone())];
         }
-        show(&repository, screen, &groups, apart, width)?;
+        let named: &[Group] = match &arguments.group_by[..] {
+            [] if apart => &[Group::Policy, Group::Writer],
+            by => by,
+        };
+        show(&repository, screen, &groups, apart.then_some(named), width)?;
         screen.flush()?;
         screen.say(plural(shown.len() as u64, "snapshot", "snapshots"));
     }
@@ -139,7 +146,7 @@ fn show(
     repository: &Repository,
     screen: &Screen,
     groups: &[(String, Vec<&Snapshot>)],
-    apart: bool,
+    apart: Option<&[Group]>,
     width: Option<usize>,
 ) -> Result<()> {
     let mut table = Table::new(&[
@@ -154,13 +161,22 @@ fn show(
     }
     if width.is_some() {
         table.drop_empty_columns();
+        // What the heading says, or what says the same of all, goes first.
+        let said = apart.unwrap_or_default();
+        for (group, column) in [(Group::Policy, "Policy"), (Group::Writer, "Writer"), (Group::Host, "Host")] {
+            if said.contains(&group) {
+                table.drop_column(column);
+            } else if table.is_constant(column) {
+                table.fit(width, 16, &[column]);
+            }
+        }
         table.fit(width, 16, &["Took", "Stored", "Host", "Files", "Tags", "Writer", "Policy", "Size", "Outcome"]);
     }
     let mut lines = table.lines(width).into_iter().map(|line| width.map_or(line.clone(), |width| cut(&line, width)));
     let Some(head) = lines.next().filter(|_| groups.iter().any(|(_, of)| !of.is_empty())) else { return Ok(()) };
     screen.line(head)?;
     for (name, of) in groups {
-        if apart {
+        if apart.is_some() {
             let line = heading(name, of);
             screen.line(width.map_or(line.clone(), |width| cut(&line, width)))?;
         }

@@ -20,8 +20,9 @@ const HELP: &str = "\
 Words:
   logical    bytes of all files in all snapshots, as if each were a copy
   different  bytes after deduplication, before compression
-  stored     bytes of all objects in the store: compressed, encrypted, with trees and index
-  unique     stored bytes that nobody else in the table needs: what forgetting it would free
+  stored     bytes of all objects, with trees and index
+  unique     stored bytes that no other line needs: what would be free
+             without it
   share      stored bytes, each divided evenly among those that need it
 
 Trees and index are read, and no file's content. With --by, every tree is.
@@ -92,6 +93,9 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<Exit> {
     snapshots.readable.iter().for_each(|snapshot| logical.add(snapshot));
     let index = ls::load_index(&repository, screen)?;
     let totals = tally::totals(&repository, &index)?;
+    if repository.access.reader.is_none() {
+        screen.warn("this key sees the chunks of its own group only, and the packs of all");
+    }
     let mode = memory::recall(repository.id);
     if mode == Some("single-writer") {
         screen.warn("this store can serve only one writer at a time");
@@ -296,25 +300,27 @@ fn table(screen: &Screen, by: By, holders: &[Holder], shares: &Shares) -> Result
         By::Host => "Host",
         By::Snapshot => "Snapshot",
     };
-    let mut table = Table::new(&[name, ">Snapshots", ">Files", ">Logical", ">Different", ">Unique", ">Share"]);
+    let mut table = Table::new(&[">Snapshots", ">Files", ">Logical", ">Different", ">Unique", ">Share", name]);
     let size = |bytes| ByteCount(bytes).to_string();
     for (holder, share) in holders.iter().zip(&shares.of) {
         table.row(vec![
-            holder.name.clone(),
             count(holder.logical.snapshots),
             count(holder.logical.files),
             size(holder.logical.bytes),
             size(share.held_bytes),
             size(share.unique_stored_bytes),
             size(share.stored_share_bytes),
+            holder.name.clone(),
         ]);
     }
     if shares.unheld_bytes > 0 {
-        let unheld = [String::new(), String::new(), String::new(), size(shares.unheld_bytes)];
-        let stored = [size(shares.unheld_stored_bytes), size(shares.unheld_stored_bytes)];
-        table.row([vec!["(no snapshot)".to_owned()], unheld.to_vec(), stored.to_vec()].concat());
+        let stored = size(shares.unheld_stored_bytes);
+        let mut row = vec![String::new(); 7];
+        (row[3], row[4], row[5]) = (size(shares.unheld_bytes), stored.clone(), stored);
+        row[6] = "(no snapshot)".to_owned();
+        table.row(row);
     }
-    table.fit(output_width(), 8, &["Files", "Snapshots", "Different"]);
+    table.fit(output_width(), 20, &["Files", "Snapshots", "Different"]);
     for line in table.lines(output_width()) {
         screen.line(line)?;
     }
