@@ -7,6 +7,7 @@ mod daemon;
 mod damage;
 mod drill;
 mod formats;
+mod hands_read;
 mod kill;
 mod memory;
 mod policies;
