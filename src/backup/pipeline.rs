@@ -18,6 +18,7 @@ use crossbeam_channel::{Receiver, Sender};
 use super::content::Worker;
 use super::large::LargeFile;
 use super::sink::Nodes;
+use super::stream::Region;
 use super::{Control, Error, Result};
 use crate::chunk::gear::Gear;
 use crate::names::ChunkId;
@@ -60,6 +61,8 @@ pub enum Job {
     Single(Ticket),
     /// One file, cut by all workers: each of them receives the job.
     Large(Arc<LargeFile>),
+    /// A stretch of a stream, cut already.
+    Region(Region),
 }
 
 /// What became of a file. An entry may come with a problem: it was stored as well as it could be.

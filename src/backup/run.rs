@@ -3,8 +3,9 @@
 //! Order (each step durable before the next): sources opened; session announced, parents pinned; index loaded; packs and deltas while the walk goes on; last packs, last
 //! delta, segments; manifest. A run that ends early leaves a delta of the packs that it finished, so the next one finds them.
 
+use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -12,7 +13,9 @@ use std::time::Instant;
 use minicbor::bytes::{ByteArray, ByteVec};
 
 use super::assemble::{Assembly, Lanes, Previous, ancestors};
+use super::intake::{self, Intake, intakes};
 use super::pipeline::{QUEUE_JOBS, Shared, work};
+use super::stream;
 use super::tally::Tally;
 use super::{Control, Error, Report, Request, Result};
 use crate::clock::Clock;
@@ -26,14 +29,16 @@ use crate::repository::{
     host_name, merge_own_runs,
 };
 use crate::source::exclude::Excludes;
-use crate::source::walk::{Walk, WalkOptions};
 
 /// A session that is fenced (another process took it for dead) starts again so often.
 const ATTEMPTS: usize = 3;
 
 /// Saves what `request` names, and commits it.
 pub fn run(repository: &Repository, clock: &dyn Clock, request: &Request, control: &Control) -> Result<Report> {
-    check_paths(&request.paths)?;
+    if request.stream.is_some() {
+        // What was read of a stream is gone: whoever sent it has to send it again.
+        return attempt_once(repository, clock, request, control);
+    }
     let mut attempt = 1;
     loop {
         match attempt_once(repository, clock, request, control) {
@@ -46,37 +51,24 @@ pub fn run(repository: &Repository, clock: &dyn Clock, request: &Request, contro
     }
 }
 
-fn check_paths(paths: &[PathBuf]) -> Result<()> {
-    if paths.is_empty() {
-        return Err(Error::NoPath);
-    }
-    for (at, inner) in paths.iter().enumerate() {
-        for (other, outer) in paths.iter().enumerate() {
-            if at != other && inner.starts_with(outer) && (inner != outer || at > other) {
-                let show = |path: &Path| escape(path.as_os_str().as_bytes());
-                return Err(Error::Nested { inner: show(inner), outer: show(outer) });
-            }
-        }
-    }
-    Ok(())
-}
-
 /// Which older snapshot each path is compared with.
 struct Parents(Vec<Option<Snapshot>>);
 
 fn choose_parents(snapshots: &Snapshots, writer: WriterId, request: &Request) -> Parents {
-    let of = |path: &PathBuf, policy: bool| {
-        let name = path.as_os_str().as_bytes();
+    let of = |name: &[u8], kind: SourceKind, policy: bool| {
         snapshots.readable.iter().rev().find(|snapshot| {
             snapshot.writer == writer
                 && snapshot.state == SnapshotState::Good
                 && snapshot.body.as_ref().is_some_and(|body| {
                     (!policy || body.policy == request.policy)
-                        && body.sources.iter().any(|source| source.name.as_slice() == name)
+                        && body.sources.iter().any(|source| source.name.as_slice() == name && source.kind == kind)
                 })
         })
     };
-    Parents(request.paths.iter().map(|path| of(path, true).or_else(|| of(path, false)).cloned()).collect())
+    let sources = request.sources();
+    Parents(
+        sources.iter().map(|(name, kind)| of(name, *kind, true).or_else(|| of(name, *kind, false)).cloned()).collect(),
+    )
 }
 
 fn time(clock: &dyn Clock) -> Time {
@@ -87,15 +79,7 @@ fn time(clock: &dyn Clock) -> Time {
 fn attempt_once(repository: &Repository, clock: &dyn Clock, request: &Request, control: &Control) -> Result<Report> {
     let (begun, started) = (Instant::now(), time(clock));
     let writer = repository.need_writer("backing up")?;
-    let mut walks = Vec::new();
-    for path in &request.paths {
-        let options = WalkOptions {
-            excludes: Excludes::new(path, &request.excludes, &request.exclude_files)?,
-            one_file_system: request.one_file_system,
-            exclude_caches: request.exclude_caches,
-        };
-        walks.push(Walk::new(path, options)?);
-    }
+    let intakes = intakes(request)?;
     let allowed = Excludes::new(Path::new("/"), &request.allow_unreadable, &[])?;
 
     let choose = |snapshots: &Snapshots| {
@@ -105,13 +89,15 @@ fn attempt_once(repository: &Repository, clock: &dyn Clock, request: &Request, c
     let (session, snapshots) = WriteSession::start(repository, clock, &choose)?;
     let multi_writer = session.multi_writer;
     let parents = choose_parents(&snapshots, writer.id, request);
-    let report = match save(repository, clock, request, control, session, &snapshots, &parents, walks, allowed, started)
-    {
-        Ok((committed, body)) => Report {
+    let saved = save(repository, clock, request, control, session, &snapshots, &parents, intakes, allowed, started);
+    let report = match saved {
+        Ok(Saved { committed, body, files_new, files_changed }) => Report {
             snapshot: committed.id,
             parent: parents.0.iter().flatten().next().map(|parent| parent.id),
             outcome: body.outcome,
             counts: body.counts,
+            files_new,
+            files_changed,
             problems: body.problems.iter().map(|p| format!("{} {}", escape(&p.path), p.detail)).collect(),
             seconds: begun.elapsed().as_secs_f64(),
             multi_writer,
@@ -139,6 +125,13 @@ fn index_is_doubtful(repository: &Repository, index: &Index, snapshots: &Snapsho
     }))
 }
 
+struct Saved {
+    committed: Committed,
+    body: ManifestBody,
+    files_new: u64,
+    files_changed: u64,
+}
+
 #[allow(clippy::too_many_arguments)] // the one place where everything about a run meets
 fn save(
     repository: &Repository,
@@ -148,10 +141,10 @@ fn save(
     session: WriteSession<'_>,
     snapshots: &Snapshots,
     parents: &Parents,
-    walks: Vec<Walk>,
+    intakes: Vec<Intake>,
     allowed: Excludes,
     started: Time,
-) -> Result<(Committed, ManifestBody)> {
+) -> Result<Saved> {
     let writer = repository.need_writer("backing up")?;
     let mut refused = 0;
     let scope = Scope::Write { group: writer.group, writer: writer.id };
@@ -183,10 +176,16 @@ fn save(
         drop((queue, results));
         let lanes = Lanes { jobs, results: answers, workers };
         let mut roots = Vec::new();
-        for (walk, parent) in walks.into_iter().zip(&parents.0) {
-            let path = &request.paths[roots.len()];
-            let previous = parent.as_ref().and_then(|parent| previous(parent, path, &reader, doubted));
-            match Assembly::run(&shared, request, &lanes, &mut tally, walk, previous.as_ref()) {
+        let sources = request.sources();
+        for ((intake, parent), (name, _)) in intakes.into_iter().zip(&parents.0).zip(&sources) {
+            let root = match intake {
+                Intake::Walk(walk) => {
+                    let previous = parent.as_ref().and_then(|parent| previous(parent, name, &reader, doubted));
+                    Assembly::run(&shared, request, &lanes, &mut tally, *walk, previous.as_ref())
+                }
+                Intake::Stream(order) => stream::save(&shared, &lanes, &mut tally, &order, parent.is_none(), started),
+            };
+            match root {
                 Ok(root) => roots.push(root),
                 Err(error) => {
                     // Before the workers are told to stop: that they were is no reason for anything.
@@ -230,7 +229,10 @@ fn save(
         }
     };
     match conclude(repository, clock, request, &shared, &mut tally, roots, started) {
-        Ok(body) => Ok((tally.session.commit(&body)?, body)),
+        Ok(body) => {
+            let Tally { session, files_new, files_changed, .. } = tally;
+            Ok(Saved { committed: session.commit(&body)?, body, files_new, files_changed })
+        }
         Err(error) => {
             tally.session.abandon();
             Err(error)
@@ -263,14 +265,18 @@ fn conclude(
     counts.bytes_stored = stored;
     control.progress.bytes_stored.store(stored, Ordering::Relaxed);
     let mut sources = Vec::new();
-    for (path, root) in request.paths.iter().zip(roots) {
+    for ((name, kind), root) in request.sources().into_iter().zip(roots) {
         // A root that could be listed and then not be read leaves nothing to restore.
-        let root = root.ok_or_else(|| crate::source::problem::SourceError::Missing {
-            root: path.as_os_str().as_bytes().to_vec(),
-        })?;
+        let missing = || crate::source::problem::SourceError::Missing { root: name.clone() };
+        let root = root.ok_or_else(missing)?;
+        let above = match kind {
+            SourceKind::Filesystem => ancestors(Path::new(OsStr::from_bytes(&name))),
+            SourceKind::Selection | SourceKind::Stream => Vec::new(),
+        };
         sources.push(record::Source {
-            name: ByteVec::from(path.as_os_str().as_bytes().to_vec()),
-            kind: SourceKind::Filesystem,
+            name: ByteVec::from(name),
+            kind,
+            selected: intake::selected(request),
             root: record::Root {
                 id: ByteArray::from(root.id.0),
                 level: root.level,
@@ -278,7 +284,7 @@ fn conclude(
                 entries: root.entries,
                 bytes: root.bytes,
             },
-            ancestors: ByteVec::from(encode_leaf(&ancestors(path), 0)),
+            ancestors: ByteVec::from(encode_leaf(&above, 0)),
         });
     }
     let partial = counts.unreadable > 0 || counts.changed > 0;
@@ -298,8 +304,8 @@ fn conclude(
     })
 }
 
-fn previous<'p>(parent: &Snapshot, path: &Path, reader: &'p ChunkReader<'p>, doubted: bool) -> Option<Previous<'p>> {
+fn previous<'p>(parent: &Snapshot, name: &[u8], reader: &'p ChunkReader<'p>, doubted: bool) -> Option<Previous<'p>> {
     let body = parent.body.as_ref()?;
-    let source = body.sources.iter().find(|source| source.name.as_slice() == path.as_os_str().as_bytes())?;
+    let source = body.sources.iter().find(|source| source.name.as_slice() == name)?;
     Some(Previous { reader, root: source.tree(), started: body.started, doubted })
 }

@@ -1,10 +1,12 @@
 //! A command that did not succeed: what is told, and how the process ends.
 //!
-//! Owns the form of an error on the screen: one sentence, each cause once, one hint. Refuses to word any of them.
+//! Owns the form of an error on the screen: one sentence, each cause once, one hint; and the same in JSON. Refuses to word any of them.
 
 use std::error::Error;
 use std::fmt;
 use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
 
 use super::exit::{Exit, ExitOf};
 use crate::repository::Hint;
@@ -64,12 +66,36 @@ impl Failure {
         lines.extend(self.hint.clone().map(|hint| ("hint", hint)));
         lines
     }
+
+    /// What scripts read: the last line of standard error.
+    pub fn to_json(&self) -> Value {
+        let lines = self.lines();
+        let causes: Vec<&String> =
+            lines.iter().filter(|(label, _)| *label == "caused by").map(|(_, text)| text).collect();
+        json!({
+            "error": self.error.to_string(),
+            "causes": causes,
+            "hint": self.hint,
+            "exit_code": self.exit as u8,
+        })
+    }
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.error.fmt(f)
     }
+}
+
+/// A mistake in the arguments, for those who read no text: its first paragraph, and all tips as one hint.
+pub fn of_arguments(error: &clap::Error) -> Failure {
+    let text = error.to_string();
+    let (sentence, rest) = text.split_once("\n\n").unwrap_or((&text, ""));
+    let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let sentence = words(sentence.strip_prefix("error: ").unwrap_or(sentence));
+    let tips: Vec<String> = rest.lines().filter_map(|line| line.trim().strip_prefix("tip: ").map(words)).collect();
+    let failure = Failure::usage(sentence);
+    if tips.is_empty() { failure } else { failure.hint(tips.join("; ")) }
 }
 
 macro_rules! from {
@@ -115,10 +141,32 @@ impl From<crate::verify::Error> for Failure {
 
 impl From<crate::backup::Error> for Failure {
     fn from(error: crate::backup::Error) -> Self {
-        match error {
-            crate::backup::Error::Repository(error) => error.into(),
-            error => Self::new(error.exit(), error),
-        }
+        use crate::backup::Error as Backup;
+        use crate::source::{SourceError, StreamError};
+        let hint = match &error {
+            Backup::Source(SourceError::Missing { .. }) => "look for a typing mistake; nothing was saved",
+            Backup::Source(SourceError::NoneListed { .. }) => {
+                "relative paths in a list begin at the directory that lifeboat is started in; nothing was saved"
+            }
+            Backup::Source(SourceError::Unreadable { .. }) => "run it as a user who may read it, such as root",
+            Backup::Source(
+                SourceError::Pattern { .. } | SourceError::PatternLine { .. } | SourceError::EmptyPattern,
+            ) => "patterns are those of .gitignore; a backslash before a sign takes its meaning away",
+            Backup::Nested { .. } => "leave out the inner one: it is saved with the other",
+            Backup::NoPath => "name a PATH, or a list that has one",
+            Backup::Stream(StreamError::Empty { .. }) => "add --allow-empty if nothing may be right",
+            Backup::Stream(StreamError::Asks { .. }) => {
+                "give it its password in a file or in the environment (for pg_dump: ~/.pgpass or PGPASSFILE)"
+            }
+            Backup::Stream(StreamError::Start { .. }) => "give a program of PATH or its whole path; no shell is asked",
+            _ => {
+                return match error {
+                    Backup::Repository(error) => error.into(),
+                    error => Self::new(error.exit(), error),
+                };
+            }
+        };
+        Self::new(error.exit(), error).hint(hint)
     }
 }
 

@@ -59,7 +59,7 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<Exit> {
     listing.end()?;
     if listing.found == 0 {
         let sentence = format!("{} is not in snapshot {}", escape(wanted), snapshot.id.short());
-        let saved: Vec<String> = body.sources.iter().map(|source| escape(&source.name)).collect();
+        let saved: Vec<String> = body.sources.iter().flat_map(|source| source.paths()).map(escape).collect();
         let hint =
             format!("it saved {}; `--path PATH` chooses among snapshots in which PATH was saved", saved.join(", "));
         return Err(Failure::new(Exit::NotFound, sentence).hint(hint));

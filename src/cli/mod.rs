@@ -11,12 +11,14 @@ mod daemon;
 mod exit;
 mod failure;
 mod init;
+mod intake;
 mod interrupt;
 mod key;
 mod log;
 mod ls;
 mod memory;
 mod open;
+mod owners;
 mod place;
 mod progress;
 mod restore;
@@ -70,7 +72,7 @@ pub struct Globals {
     /// Whole ids in tables, and events of interest; twice for what is of use to developers
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     verbose: u8,
-    /// Print one JSON document on standard output
+    /// Print one JSON document on standard output, and a JSON object for each message on standard error
     #[arg(long, global = true)]
     json: bool,
     /// No colour (so does NO_COLOR in the environment)
@@ -83,13 +85,13 @@ enum Verb {
     /// Make a repository
     Init(init::Arguments),
     /// Save files and directories as a snapshot
-    Backup(backup::Arguments),
+    Backup(Box<backup::Arguments>),
     /// List snapshots
     Snapshots(snapshots::Arguments),
     /// List what a snapshot holds
     Ls(ls::Arguments),
     /// Bring files back from a snapshot
-    Restore(restore::Arguments),
+    Restore(Box<restore::Arguments>),
     /// Prove that what is stored is what was stored
     Verify(verify::Arguments),
     /// Tell how much the repository holds
@@ -124,12 +126,17 @@ pub struct Context {
 /// Runs one command.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
-    // Clap colours its own messages before anything is parsed.
-    let plain = arguments.iter().any(|argument| argument == "--no-color");
-    let parsed = parse(&arguments, plain);
+    // Clap tells of mistakes before anything is parsed.
+    let has = |flag: &str| arguments.iter().take_while(|argument| *argument != "--").any(|argument| argument == flag);
+    let parsed = parse(&arguments, screen::color_choice(has("--no-color")));
     let Arguments { globals, verb } = match parsed {
         Ok(parsed) => parsed,
         Err(error) => {
+            if error.use_stderr() && has("--json") {
+                let screen = Screen::new(true, false, 0, true);
+                screen.fail(&failure::of_arguments(&error));
+                return Exit::Usage.into();
+            }
             // Help goes to standard output and is done; a mistake goes to standard error. A closed pipe changes neither.
             let _ = error.print();
             return if error.use_stderr() { Exit::Usage.into() } else { Exit::Done.into() };
@@ -154,9 +161,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-fn parse(arguments: &[OsString], plain: bool) -> std::result::Result<Arguments, clap::Error> {
+fn parse(arguments: &[OsString], color: clap::ColorChoice) -> std::result::Result<Arguments, clap::Error> {
     use clap::{CommandFactory, FromArgMatches};
-    let color = if plain { clap::ColorChoice::Never } else { clap::ColorChoice::Auto };
     let mut command = Arguments::command().color(color);
     let matches = command.try_get_matches_from_mut(arguments)?;
     Arguments::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
@@ -166,10 +172,10 @@ impl Verb {
     fn run(self, context: &Context) -> Result<Exit> {
         match self {
             Verb::Init(arguments) => init::run(context, &arguments),
-            Verb::Backup(arguments) => backup::run(context, arguments),
+            Verb::Backup(arguments) => backup::run(context, *arguments),
             Verb::Snapshots(arguments) => snapshots::run(context, &arguments),
             Verb::Ls(arguments) => ls::run(context, &arguments),
-            Verb::Restore(arguments) => restore::run(context, &arguments),
+            Verb::Restore(arguments) => restore::run(context, *arguments),
             Verb::Verify(arguments) => verify::run(context, &arguments),
             Verb::Stats => stats::run(context),
             Verb::Key(verb) => key::run(context, &verb),

@@ -102,7 +102,7 @@ fn row(repository: &Repository, snapshot: &Snapshot, whole_id: bool) -> Result<V
         let state = if revoked { "revoked".to_owned() } else { empty() };
         return Ok(vec![id, empty(), writer, empty(), empty(), state, empty(), empty(), empty(), empty(), paths]);
     };
-    let paths: Vec<String> = body.sources.iter().map(|source| escape(&source.name)).collect();
+    let paths: Vec<String> = body.sources.iter().flat_map(|source| source.paths()).map(escape).collect();
     Ok(vec![
         id,
         local(time_of(body.started)),
@@ -131,7 +131,7 @@ fn to_json(repository: &Repository, snapshot: &Snapshot) -> Result<Value> {
         "host": body.map(|body| &body.host),
         "user": body.map(|body| &body.user),
         "policy": body.and_then(|body| body.policy.as_ref()),
-        "paths": body.map(|body| body.sources.iter().map(|source| bytes_json(&source.name)).collect::<Vec<_>>()),
+        "paths": body.map(|body| body.sources.iter().flat_map(|source| source.paths()).map(bytes_json).collect::<Vec<_>>()),
         "tags": body.map(|body| &body.tags),
         "outcome": body.map(outcome),
         "files": counts.map(|counts| counts.files),

@@ -3,10 +3,11 @@
 //! Owns the merging of a snapshot's sources and the directories above them into one ordered walk, and the part of it that was asked for. A walk holds one
 //! leaf. Refuses to end at a damaged node: it is named, and the walk goes on behind it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use super::content::is_local;
+use super::filter::{Choice, Chooser, Filter};
 use super::{Error, Result, told};
 use crate::names::TreePath;
 use crate::pack::entry::Entry;
@@ -35,6 +36,7 @@ pub(super) struct Selection {
     /// What paths, relative to `/`, lose on their way into the target.
     strip: TreePath,
     files: Option<Arc<BTreeSet<TreePath>>>,
+    filter: Filter,
 }
 
 /// An entry that is wanted; its path is the one in the target.
@@ -79,6 +81,7 @@ impl Selection {
         body: &ManifestBody,
         path: Option<&[u8]>,
         files: Option<Arc<BTreeSet<TreePath>>>,
+        filter: Filter,
         nodes: &S,
     ) -> Result<Self> {
         let not_found = || Error::NotFound { path: path.unwrap_or(b"/").to_vec() };
@@ -120,7 +123,7 @@ impl Selection {
             let above = above.into_iter().filter(wanted).filter(|entry| seen.insert(entry.path.clone())).collect();
             parts.push(Part { name, root: source.tree(), from, above });
         }
-        let mut selection = Self { parts, strip: base.clone(), files };
+        let mut selection = Self { parts, strip: base.clone(), files, filter };
         match &selection.parts[..] {
             [] => return Err(not_found()),
             [part] if base.is_within(&part.name) => {
@@ -143,7 +146,18 @@ impl Selection {
     }
 
     pub fn walk<'a, S: NodeSource<Error = repository::Error>>(&'a self, nodes: &'a S) -> Walk<'a, S> {
-        Walk { selection: self, nodes, part: 0, above: 0, reader: None, last: None, passed: 0 }
+        Walk {
+            selection: self,
+            nodes,
+            part: 0,
+            above: 0,
+            reader: None,
+            last: None,
+            passed: 0,
+            chooser: self.filter.chooser(),
+            on_the_way: Vec::new(),
+            chosen: VecDeque::new(),
+        }
     }
 
     /// Whether `path` (relative to `/`) or something beneath it is asked for.
@@ -174,12 +188,20 @@ pub(super) struct Walk<'a, S: NodeSource> {
     /// The newest path, relative to `/`, wanted or not.
     last: Option<TreePath>,
     passed: usize,
+    chooser: Chooser<'a>,
+    /// Directories that were passed, from the top down, of which nothing is chosen so far.
+    on_the_way: Vec<(TreePath, Picked)>,
+    /// Entries that are chosen, to be handed out first.
+    chosen: VecDeque<Picked>,
 }
 
 impl<S: NodeSource<Error = repository::Error>> Walk<'_, S> {
     /// The next step. An error ends the walk: the store cannot be reached.
     pub fn next(&mut self) -> repository::Result<Step> {
         loop {
+            if let Some(picked) = self.chosen.pop_front() {
+                return Ok(Step::Entry(Box::new(picked)));
+            }
             let Some(part) = self.selection.parts.get(self.part) else { return Ok(Step::End) };
             if let Some(entry) = part.above.get(self.above) {
                 self.above += 1;
@@ -187,8 +209,10 @@ impl<S: NodeSource<Error = repository::Error>> Walk<'_, S> {
                     continue;
                 }
                 let Some(path) = entry.path.relative_to(&self.selection.strip) else { continue };
+                let whole = entry.path.clone();
                 let entry = Entry { path, ..entry.clone() };
-                return Ok(Step::Entry(Box::new(Picked { entry, part: self.part, above: true })));
+                self.choose(whole, Picked { entry, part: self.part, above: true });
+                continue;
             }
             if self.reader.is_none() {
                 let (reader, damage) = open(self.nodes, part, &part.from)?;
@@ -218,21 +242,37 @@ impl<S: NodeSource<Error = repository::Error>> Walk<'_, S> {
                 let after = path.relative_to(&self.selection.strip).unwrap_or_default();
                 return Ok(Step::Damage { after, error: "its place in the snapshot's order is taken".into() });
             }
-            let wanted = self.selection.wants(&path);
-            if wanted {
-                self.passed = 0;
+            self.last = Some(path.clone());
+            if self.selection.wants(&path) {
                 entry.path = path.relative_to(&self.selection.strip).unwrap_or_default();
-            } else {
-                self.passed += 1;
+                if self.choose(path, Picked { entry, part: self.part, above: false }) {
+                    self.passed = 0;
+                    continue;
+                }
             }
-            self.last = Some(path);
-            if wanted {
-                return Ok(Step::Entry(Box::new(Picked { entry, part: self.part, above: false })));
-            }
+            self.passed += 1;
             if self.passed > PASSED_MAX {
                 self.skip()?;
             }
         }
+    }
+
+    /// Hands out what is chosen, after the directories that lead to it. False: it is not.
+    fn choose(&mut self, path: TreePath, picked: Picked) -> bool {
+        let choice = self.chooser.choose(&path, picked.entry.kind.is_directory());
+        if choice == Choice::Out {
+            return false;
+        }
+        while self.on_the_way.last().is_some_and(|(above, _)| !path.is_within(above)) {
+            self.on_the_way.pop();
+        }
+        if choice == Choice::Leads {
+            self.on_the_way.push((path, picked));
+        } else {
+            self.chosen.extend(self.on_the_way.drain(..).map(|(_, picked)| picked));
+            self.chosen.push_back(picked);
+        }
+        true
     }
 
     fn next_part(&mut self) {
@@ -247,6 +287,21 @@ impl<S: NodeSource<Error = repository::Error>> Walk<'_, S> {
         self.passed = 0;
         let (selection, Some(last)) = (self.selection, &self.last) else { return Ok(()) };
         let Some(part) = selection.parts.get(self.part) else { return Ok(()) };
+        if let Some(behind) = self.chooser.behind_excluded(last) {
+            let Some(next) = behind.relative_to(&part.name) else {
+                // All of the part is excluded.
+                self.next_part();
+                return Ok(());
+            };
+            let (reader, damage) = open(self.nodes, part, &next)?;
+            if damage.is_none() {
+                self.reader = Some(reader);
+            }
+            return Ok(());
+        }
+        if selection.files.is_none() {
+            return Ok(());
+        }
         match selection.next_wanted(last).and_then(|next| next.relative_to(&part.name)) {
             None => self.next_part(),
             Some(next) => {
