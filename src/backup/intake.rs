@@ -9,21 +9,62 @@ use std::sync::Arc;
 use minicbor::bytes::ByteVec;
 
 use super::{Error, Request, Result, StreamRequest};
+use crate::address::Address;
 use crate::names::{TreePath, escape};
+use crate::repository::Repository;
 use crate::source::exclude::Excludes;
 use crate::source::listed::Listed;
 use crate::source::walk::{Walk, WalkOptions};
 
 /// Paths by which a manifest tells what was selected.
-const SELECTED_MAX: usize = 64;
+const SELECTED_MAX: usize = 8;
 
 pub enum Intake {
     Walk(Box<Walk>),
     Stream(Box<StreamRequest>),
 }
 
-/// One for each of `Request::sources`, in that order.
-pub fn intakes(request: &Request) -> Result<Vec<Intake>> {
+/// The directory that the repository lies in, if it is one of this machine: to save it into itself would never end.
+pub struct OwnStore {
+    path: PathBuf,
+    identity: (u64, u64),
+}
+
+impl OwnStore {
+    pub fn of(repository: &Repository) -> Option<Self> {
+        use std::os::unix::fs::MetadataExt;
+        let address = Address::parse(repository.store.url()).ok()?;
+        let path = address.directory()?.canonicalize().ok()?;
+        let stat = path.metadata().ok()?;
+        Some(Self { path, identity: (stat.dev(), stat.ino()) })
+    }
+
+    /// `root` has no links in it. Refuses one that is a part of the store. A note where the store is a part of what is saved.
+    fn beneath(&self, root: &Path) -> Result<Option<String>> {
+        if root.starts_with(&self.path) {
+            return Err(Error::InRepository { path: escape(root.as_os_str().as_bytes()) });
+        }
+        let told = || format!("the repository itself is left out: {}", escape(self.path.as_os_str().as_bytes()));
+        Ok(self.path.starts_with(&root).then(told))
+    }
+}
+
+/// One for each of `Request::sources`, in that order; and what is worth a note.
+pub fn intakes(request: &Request, store: Option<&OwnStore>) -> Result<(Vec<Intake>, Vec<String>)> {
+    let mut notes = Vec::new();
+    let roots = request.listed.as_ref().unwrap_or(&request.paths);
+    for root in roots.iter().filter(|_| request.stream.is_none()) {
+        // Listed paths come resolved, and may be a million.
+        let resolved = match request.listed {
+            Some(_) => root.clone(),
+            None => root.canonicalize().unwrap_or_else(|_| root.clone()),
+        };
+        notes.extend(store.map(|store| store.beneath(&resolved)).transpose()?.flatten());
+    }
+    Ok((open(request, store)?, notes))
+}
+
+fn open(request: &Request, store: Option<&OwnStore>) -> Result<Vec<Intake>> {
     if let Some(stream) = &request.stream {
         return Ok(vec![Intake::Stream(Box::new(stream.clone()))]);
     }
@@ -33,6 +74,7 @@ pub fn intakes(request: &Request) -> Result<Vec<Intake>> {
             one_file_system: request.one_file_system,
             exclude_caches: request.exclude_caches,
             listed,
+            closed: store.map(|store| store.identity),
         };
         Ok(Intake::Walk(Box::new(Walk::new(path, options)?)))
     };

@@ -115,6 +115,8 @@ pub struct Report {
     /// Files that the snapshot before did not have under their names, and those that were other files there; the rest is as it was.
     pub files_new: u64,
     pub files_changed: u64,
+    /// What was done otherwise than somebody might think, one sentence each.
+    pub notes: Vec<String>,
     /// One sentence each, at most `PROBLEMS_MAX`; `counts` has all.
     pub problems: Vec<String>,
     pub seconds: f64,
@@ -135,6 +137,8 @@ pub enum Error {
     NoPath,
     #[error("{inner} lies within {outer}, which is saved as well")]
     Nested { inner: String, outer: String },
+    #[error("{path} is part of the repository itself")]
+    InRepository { path: String },
     #[error(transparent)]
     Repository(#[from] repository::Error),
     #[error("the backup was cancelled before it was committed; what was uploaded is found again")]

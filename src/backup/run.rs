@@ -13,7 +13,7 @@ use std::time::Instant;
 use minicbor::bytes::{ByteArray, ByteVec};
 
 use super::assemble::{Assembly, Lanes, Previous, ancestors};
-use super::intake::{self, Intake, intakes};
+use super::intake::{self, Intake, OwnStore, intakes};
 use super::pipeline::{QUEUE_JOBS, Shared, work};
 use super::stream;
 use super::tally::Tally;
@@ -79,7 +79,7 @@ fn time(clock: &dyn Clock) -> Time {
 fn attempt_once(repository: &Repository, clock: &dyn Clock, request: &Request, control: &Control) -> Result<Report> {
     let (begun, started) = (Instant::now(), time(clock));
     let writer = repository.need_writer("backing up")?;
-    let intakes = intakes(request)?;
+    let (intakes, notes) = intakes(request, OwnStore::of(repository).as_ref())?;
     let allowed = Excludes::new(Path::new("/"), &request.allow_unreadable, &[])?;
 
     let choose = |snapshots: &Snapshots| {
@@ -98,6 +98,7 @@ fn attempt_once(repository: &Repository, clock: &dyn Clock, request: &Request, c
             counts: body.counts,
             files_new,
             files_changed,
+            notes,
             problems: body.problems.iter().map(|p| format!("{} {}", escape(&p.path), p.detail)).collect(),
             seconds: begun.elapsed().as_secs_f64(),
             multi_writer,

@@ -111,6 +111,9 @@ fn show(context: &Context, report: &Report) -> Result<Exit> {
     let screen = &context.screen;
     let counts = &report.counts;
     let losses = counts.unreadable + counts.changed;
+    for note in &report.notes {
+        screen.say(format!("note: {note}"));
+    }
     for problem in &report.problems {
         screen.warn(problem);
     }
@@ -143,6 +146,7 @@ fn show(context: &Context, report: &Report) -> Result<Exit> {
             "allowed": counts.allowed,
             "seconds": report.seconds,
             "store_mode": if report.multi_writer { "multi-writer" } else { "single-writer" },
+            "notes": report.notes,
             "problems": report.problems,
         }))?;
     } else if screen.quiet {
@@ -179,11 +183,14 @@ fn lines(context: &Context, report: &Report) -> Result<()> {
         count(report.files_changed),
         count(unchanged(report)),
     ))?;
+    let at = match counts.bytes_read {
+        0 => String::new(),
+        bytes => format!(" at {}", rate(bytes, report.seconds)),
+    };
     screen.line(format!(
-        "read     {}, {} at {}",
+        "read     {}, {}{at}",
         plural(counts.files_read, "file", "files"),
-        ByteCount(counts.bytes_read),
-        rate(counts.bytes_read, report.seconds),
+        ByteCount(counts.bytes_read)
     ))?;
     screen.line(format!(
         "new      {}, stored in {}{}",

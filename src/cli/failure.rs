@@ -43,7 +43,9 @@ impl Failure {
     }
 
     pub fn file(doing: &'static str, path: &Path, cause: std::io::Error) -> Self {
-        Self::new(cause.exit(), FileError { doing, path: path.to_owned(), cause })
+        let hint = of_io(&cause);
+        let failure = Self::new(cause.exit(), FileError { doing, path: path.to_owned(), cause });
+        Self { hint: hint.map(str::to_owned), ..failure }
     }
 
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
@@ -87,6 +89,22 @@ impl fmt::Display for Failure {
     }
 }
 
+/// What helps against most refusals of the system.
+fn of_io(error: &std::io::Error) -> Option<&'static str> {
+    use std::io::ErrorKind;
+    Some(match error.kind() {
+        ErrorKind::NotFound => {
+            "look for a typing mistake; a relative path begins at the directory that lifeboat is started in"
+        }
+        ErrorKind::PermissionDenied => "run it as a user who may, or change the owner or the mode of the path",
+        ErrorKind::IsADirectory => "this takes a file, and a directory stands there",
+        ErrorKind::NotADirectory => "a part of this path is a file, where a directory is needed",
+        ErrorKind::ReadOnlyFilesystem => "choose a place on another file system, or mount this one for writing",
+        ErrorKind::StorageFull => "make room on that file system, and give the same command again",
+        _ => return None,
+    })
+}
+
 /// A mistake in the arguments, for those who read no text: its first paragraph, and all tips as one hint.
 pub fn of_arguments(error: &clap::Error) -> Failure {
     let text = error.to_string();
@@ -108,11 +126,23 @@ macro_rules! from {
     };
 }
 
-from!(crate::store::local::OpenError, crate::catalog::CatalogError,);
+from!(crate::catalog::CatalogError,);
 
 impl From<crate::store::address::PlaceError> for Failure {
     fn from(error: crate::store::address::PlaceError) -> Self {
-        let hint = error.hint();
+        use crate::store::address::PlaceError;
+        use crate::store::local::OpenError;
+        let made = "make it with `lifeboat init --repo DIR --key-out FILE`";
+        let hint = error.hint().or_else(|| match &error {
+            PlaceError::Directory(OpenError::Missing { .. }) => Some(format!("mount it, mend the address, or {made}")),
+            PlaceError::Directory(OpenError::NotADirectory { .. }) => Some(format!("mend the address, or {made}")),
+            PlaceError::Directory(OpenError::NotEmpty { .. }) => {
+                Some("a repository begins in an empty or absent directory: give another one".to_owned())
+            }
+            PlaceError::Directory(OpenError::NotText { .. }) => Some("give it a name in UTF-8".to_owned()),
+            PlaceError::Directory(OpenError::Io { source, .. }) => of_io(source).map(str::to_owned),
+            _ => None,
+        });
         Self { hint, ..Self::new(error.exit(), error) }
     }
 }
@@ -132,7 +162,15 @@ impl From<crate::store::StoreError> for Failure {
 
 impl From<crate::restore::Error> for Failure {
     fn from(error: crate::restore::Error) -> Self {
-        let hint = error.hint();
+        use crate::restore::Error as Restore;
+        use crate::source::SourceError;
+        use crate::target::TargetError;
+        let of_io = |cause: &std::io::Error| of_io(cause).map(str::to_owned);
+        let hint = match &error {
+            Restore::Pattern(SourceError::PatternFile { cause, .. }) => of_io(cause),
+            Restore::Look { cause, .. } | Restore::Target(TargetError::Other { cause, .. }) => of_io(cause),
+            error => error.hint(),
+        };
         Self { hint, ..Self::new(error.exit(), error) }
     }
 }
@@ -141,6 +179,9 @@ impl From<crate::verify::Error> for Failure {
     fn from(error: crate::verify::Error) -> Self {
         match error {
             crate::verify::Error::Repository(error) => error.into(),
+            error @ crate::verify::Error::SampleWithoutData(_) => {
+                Self::new(error.exit(), error).hint("add --level data, or leave out --sample")
+            }
             error => Self::new(error.exit(), error),
         }
     }
@@ -159,6 +200,11 @@ impl From<crate::backup::Error> for Failure {
             Backup::Source(
                 SourceError::Pattern { .. } | SourceError::PatternLine { .. } | SourceError::EmptyPattern,
             ) => "patterns are those of .gitignore; a backslash before a sign takes its meaning away",
+            Backup::Source(SourceError::PatternFile { cause, .. }) => match of_io(cause) {
+                Some(hint) => hint,
+                None => return Self::new(error.exit(), error),
+            },
+            Backup::InRepository { .. } => "save what the backups are made of; the repository is copied by other means",
             Backup::Nested { .. } => "leave out the inner one: it is saved with the other",
             Backup::NoPath => "name a PATH, or a list that has one",
             Backup::Stream(StreamError::Empty { .. }) => "add --allow-empty if nothing may be right",

@@ -173,9 +173,11 @@ fn show(context: &Context, plan: &Plan, report: &Report) -> Result<Exit> {
     let screen = &context.screen;
     let damaged: Vec<String> =
         report.damaged.iter().map(|damaged| format!("{}: {}", damaged.path, damaged.error)).collect();
+    // In JSON the one error is the last line.
+    let bad = if screen.json { "warning" } else { "error" };
     for (label, sentences, all) in [
-        ("error", &damaged, report.damaged_count),
-        ("error", &report.differences, report.differences_count),
+        (bad, &damaged, report.damaged_count),
+        (bad, &report.differences, report.differences_count),
         ("warning", &report.losses, report.losses_count),
     ] {
         for sentence in sentences {
@@ -264,7 +266,8 @@ fn lines(context: &Context, plan: &Plan, report: &Report) -> Result<()> {
 /// What is worst decides.
 fn verdict(report: &Report) -> Result<Exit> {
     if report.store_failed {
-        return Err(Failure::new(Exit::Failed, "the store failed, and files are missing or incomplete"));
+        return Err(Failure::new(Exit::Failed, "the store failed, and files are missing or incomplete")
+            .hint("once the store answers, the same command continues the restore"));
     }
     if report.damaged_count > 0 {
         let files = plural(report.damaged_count, "file is", "files are");
@@ -273,11 +276,15 @@ fn verdict(report: &Report) -> Result<Exit> {
     }
     if report.differences_count > 0 {
         let files = plural(report.differences_count, "difference", "differences");
-        return Err(Failure::new(Exit::Failed, format!("the target does not hold what was restored: {files}")));
+        let sentence = format!("the target does not hold what was restored: {files}");
+        return Err(Failure::new(Exit::Failed, sentence).hint(
+            "look whether something else writes there, then restore again with --overwrite if-changed --verify",
+        ));
     }
     if report.losses_count > 0 {
         let losses = plural(report.losses_count, "attribute or entry", "attributes or entries");
-        return Err(Failure::new(Exit::Losses, format!("{losses} could not be set")));
+        return Err(Failure::new(Exit::Losses, format!("{losses} could not be set"))
+            .hint("the warnings above name them; root, and a file system that knows them, can set all"));
     }
     Ok(Exit::Done)
 }

@@ -36,6 +36,8 @@ pub struct WalkOptions {
     pub exclude_caches: bool,
     /// Only these, with the directories that lead to them; the root is `/` then.
     pub listed: Option<Arc<Listed>>,
+    /// Device and inode of a directory that is kept empty: the store that all is saved to.
+    pub closed: Option<(u64, u64)>,
 }
 
 /// Something that stood in the source when the walk came by.
@@ -306,7 +308,8 @@ impl Walk {
             Err(kind) => return Some(Some(Err(frame.dir.problem(&path, kind)))),
         };
         let elsewhere = matches!(frame.scope, Scope::All { dev } if dev != stat.dev);
-        if stat.file_type.is_dir() && !(self.options.one_file_system && elsewhere) {
+        let closed = self.options.closed == Some((stat.dev, stat.inode));
+        if stat.file_type.is_dir() && !(self.options.one_file_system && elsewhere) && !closed {
             self.pending = Some(Pending { dir: frame.dir.child(name, stat.identity()), scope: frame.scope });
             self.path = path.clone();
         }
