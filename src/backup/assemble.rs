@@ -32,6 +32,8 @@ use crate::source::walk::{Found, Walk};
 
 const PENDING_ENTRIES: usize = 16 << 10;
 const BATCH_FILES: usize = 256;
+/// The entry at hand is shown so rarely that nobody waits for it.
+const SHOWN_EVERY: u64 = 256;
 /// How long a blocked walk waits before it looks after checkpoints and cancels.
 pub(super) const PATIENCE: Duration = Duration::from_millis(200);
 /// A change so shortly before the last backup's start may have been followed by another in the same tick. Linux stamps files by the timer tick, 10 ms
@@ -138,7 +140,12 @@ impl<'s, 'a, 'r> Assembly<'s, 'a, 'r> {
                     continue;
                 }
             };
-            progress.entries.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            let count = progress.entries.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            if count.is_multiple_of(SHOWN_EVERY)
+                && let Ok(mut current) = progress.current.lock()
+            {
+                *current = crate::names::escape(&found.absolute());
+            }
             while ahead.as_ref().is_some_and(|(entry, _)| entry.path < found.path) {
                 ahead = advance(&mut old)?;
             }
@@ -337,6 +344,12 @@ impl<'s, 'a, 'r> Assembly<'s, 'a, 'r> {
             Kind::File { size, .. } => {
                 counts.files += 1;
                 counts.bytes += size;
+                match &before {
+                    None => self.tally.files_new += 1,
+                    // Which names are one file is asked anew each time, and says nothing of the file.
+                    Some((old, _)) if Entry { link_group: entry.link_group, ..old.clone() } == entry => {}
+                    Some(_) => self.tally.files_changed += 1,
+                }
             }
             Kind::Directory => counts.directories += 1,
             _ => counts.others += 1,

@@ -19,6 +19,7 @@ use crossbeam_channel::{Receiver, Sender};
 use super::content::Worker;
 use super::large::LargeFile;
 use super::sink::Nodes;
+use super::stream::Region;
 use super::{Control, Error, Result};
 use crate::chunk::gear::Gear;
 use crate::names::ChunkId;
@@ -64,6 +65,8 @@ pub enum Job {
     Large(Arc<LargeFile>),
     /// Objects on their way, in the listing's order.
     Objects(Vec<ObjectTicket>),
+    /// A stretch of a stream, cut already.
+    Region(Region),
 }
 
 /// An object that is being fetched, and where its result belongs.

@@ -38,7 +38,9 @@ pub fn options() -> Result<Options> {
 /// The key's file: `--key`, or what the environment says if no passphrase was given.
 pub fn key_file(globals: &Globals) -> Result<Option<PathBuf>> {
     match (&globals.key, &globals.passphrase_file) {
-        (Some(_), Some(_)) => Err(Failure::usage("--key and --passphrase-file are two ways in: give one of them")),
+        (Some(_), Some(_)) => {
+            Err(Failure::usage("--key and --passphrase-file are two ways in").hint("give one of them"))
+        }
         (Some(key), None) => Ok(Some(key.clone())),
         (None, Some(_)) => Ok(None),
         (None, None) => Ok(std::env::var_os(KEY_VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from)),

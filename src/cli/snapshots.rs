@@ -283,7 +283,7 @@ fn to_json(repository: &Repository, snapshot: &Snapshot) -> Result<Value> {
         "host": body.map(|body| &body.host),
         "user": body.map(|body| &body.user),
         "policy": body.and_then(|body| body.policy.as_ref()),
-        "paths": body.map(|body| body.sources.iter().map(|source| bytes_json(&source.name)).collect::<Vec<_>>()),
+        "paths": body.map(|body| body.sources.iter().flat_map(|source| source.paths()).map(bytes_json).collect::<Vec<_>>()),
         "tags": body.map(|body| &body.tags),
         "outcome": body.map(outcome),
         "files": counts.map(|counts| counts.files),

@@ -84,6 +84,14 @@ impl Snapshot {
 }
 
 impl record::Source {
+    /// The absolute paths beneath which all of it lies: its name, or of a selection what was asked for.
+    pub fn paths(&self) -> Vec<&[u8]> {
+        match &self.selected {
+            Some(selected) if !selected.is_empty() => selected.iter().map(|path| path.as_slice()).collect(),
+            _ => vec![self.name.as_slice()],
+        }
+    }
+
     pub fn tree(&self) -> Root {
         Root {
             id: ChunkId(*self.root.id),
@@ -103,8 +111,7 @@ impl Selection {
             && self.policy.as_ref().is_none_or(|policy| body.policy.as_ref() == Some(policy))
             && self.host.as_ref().is_none_or(|host| body.host == *host)
             && self.path.as_ref().is_none_or(|path| {
-                body.sources.iter().any(|source| {
-                    let name = source.name.as_slice();
+                body.sources.iter().flat_map(|source| source.paths()).any(|name| {
                     path == name || (path.starts_with(name) && (name == b"/" || path.get(name.len()) == Some(&b'/')))
                 })
             })

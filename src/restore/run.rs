@@ -62,7 +62,7 @@ struct Run<'a, 's> {
 pub fn run(repository: &Repository, plan: &Plan, control: &Control) -> Result<Report> {
     let began = Instant::now();
     let request = &plan.request;
-    let target = Target::open(&request.to, plan::options(request))?;
+    let target = plan::open(request)?;
     // What stood there when it was planned may be another thing now.
     let start = plan::start(&target, request, &plan.marker)?;
     let begun = target.begin(&plan.marker)?;

@@ -107,7 +107,11 @@ impl Target {
     }
 
     fn set_mode(&self, handle: Handle<'_>, entry: &Entry, given: Given, owned: bool, outcome: &mut Outcome) {
-        let mut mode = entry.mode & 0o7777;
+        let withheld = self.owners.withheld(entry);
+        let mut mode = entry.mode & 0o7777 & !withheld;
+        if withheld != 0 && self.options.privileged {
+            outcome.omit(&entry.path, Attribute::Mode);
+        }
         let special = mode & SETUID_SETGID != 0;
         if special && !self.options.privileged {
             mode &= !SETUID_SETGID;

@@ -76,6 +76,7 @@ impl<'a> Forge<'a> {
         Source {
             name: ByteVec::from(name.as_bytes().to_vec()),
             kind: SourceKind::Filesystem,
+            selected: None,
             root: record::Root {
                 id: ByteArray::from(root.id.0),
                 level: root.level,
