@@ -6,6 +6,7 @@ mod daemon;
 mod damage;
 mod drill;
 mod formats;
+mod install;
 mod kill;
 mod memory;
 mod policies;
