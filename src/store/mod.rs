@@ -8,6 +8,7 @@
 
 pub mod address;
 pub mod backoff;
+pub mod cloud;
 pub mod create_once;
 mod drive;
 pub mod local;
@@ -152,6 +153,11 @@ impl StoreError {
         cause: impl Into<Box<dyn std::error::Error + Send + Sync>>,
     ) -> Self {
         Self { class, store: store.to_owned(), verb, key: key.to_string(), cause: cause.into() }
+    }
+
+    /// The next step that a cloud's refusal asks for, where there is one.
+    pub fn hint(&self) -> Option<&'static str> {
+        crate::bucket::refusal::of(&*self.cause).and_then(crate::bucket::Refusal::hint)
     }
 
     pub fn is_not_found(&self) -> bool {

@@ -3,6 +3,8 @@
 //! Refuses to repeat creates: whether one took effect is `create_once`'s question. Deletes and reads may be repeated freely.
 
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use super::backoff::Pace;
 use super::{Class, Create, Leftover, Listed, Result, Store, Swept, Upload};
@@ -11,6 +13,9 @@ use crate::names::{ObjectKey, SessionId};
 pub struct Retry<S> {
     store: S,
     pace: Pace,
+    /// Until the store has answered once: where nobody ever answered, a wrong address is likelier than a break.
+    first: Option<Pace>,
+    answered: AtomicBool,
 }
 
 impl<S: Store> Retry<S> {
@@ -19,21 +24,38 @@ impl<S: Store> Retry<S> {
     }
 
     pub fn at(store: S, pace: Pace) -> Self {
-        Self { store, pace }
+        Self { store, pace, first: None, answered: AtomicBool::new(false) }
+    }
+
+    /// At the usual pace once the store has answered; before, it gets six attempts within three to seven seconds.
+    pub fn hasty_at_first(store: S) -> Self {
+        Self::over(store).first_at(Pace::new(6, Duration::from_millis(200), Duration::from_secs(15)))
+    }
+
+    pub fn first_at(self, pace: Pace) -> Self {
+        Self { first: Some(pace), ..self }
     }
 
     fn patiently<T>(&self, call: impl Fn(&S) -> Result<T>) -> Result<T> {
         let mut attempt = 1;
         loop {
-            match call(&self.store) {
-                Err(error) if matches!(error.class, Class::Transient | Class::Ambiguous) => {
-                    if !self.pace.wait_after(attempt) {
-                        return Err(error);
-                    }
-                    attempt += 1;
-                }
-                answer => return answer,
+            let answer = call(&self.store);
+            let later = match &answer {
+                Err(error) => matches!(error.class, Class::Transient | Class::Ambiguous),
+                Ok(_) => false,
+            };
+            if !later {
+                self.answered.store(true, Ordering::Relaxed);
+                return answer;
             }
+            let pace = match &self.first {
+                Some(first) if !self.answered.load(Ordering::Relaxed) => first,
+                _ => &self.pace,
+            };
+            if !pace.wait_after(attempt) {
+                return answer;
+            }
+            attempt += 1;
         }
     }
 }
