@@ -111,12 +111,12 @@ def part(body, wanted):
 
 class Server:
     def __init__(self):
-        self.buckets, self.at_once = {}, 0
+        self.buckets, self.open = {}, 0
         self.reset()
 
     def reset(self):
         self.counts = dict.fromkeys(VERBS, 0)
-        self.received = self.sent = self.at_once_max = 0
+        self.received, self.sent, self.open_max = 0, 0, self.open
 
     def report(self):
         held = {}
@@ -124,7 +124,7 @@ class Server:
             for key, (body, _, _) in bucket.objects.items():
                 prefix = f"{name}/{key.split('/')[0]}"
                 held[prefix] = held.get(prefix, 0) + len(body)
-        sums = {"requests": self.counts, "received_bytes": self.received, "sent_bytes": self.sent, "at_once": self.at_once_max}
+        sums = {"requests": self.counts, "received_bytes": self.received, "sent_bytes": self.sent, "connections": self.open_max}
         return json.dumps(sums | {"held_bytes": held}).encode()
 
     async def body(self, reader, writer, headers):
@@ -156,7 +156,7 @@ class Server:
         return body
 
     async def serve(self, reader, writer):
-        ours = True  # whether no request of others is under way
+        counted = False
         try:
             while line := await reader.readline():
                 method, target, _ = line.decode("ascii").split(" ", 2)
@@ -165,8 +165,9 @@ class Server:
                     name, _, value = line.decode("latin-1").partition(":")
                     headers[name.strip().lower()] = value.strip()
                 ours = target.startswith("/-/")
-                self.at_once += not ours
-                self.at_once_max = max(self.at_once_max, self.at_once)
+                if not ours and not counted:
+                    counted, self.open = True, self.open + 1
+                self.open_max = max(self.open_max, self.open)
                 try:
                     body = await self.body(reader, writer, headers)
                     status, more, answer = self.answer(method, target, headers, body)
@@ -182,12 +183,10 @@ class Server:
                 self.sent += 0 if ours else len(answer)
                 writer.write(answer)
                 await writer.drain()
-                self.at_once -= not ours
-                ours = True
         except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass  # the other side left, or the server ends
         finally:
-            self.at_once -= not ours
+            self.open -= counted
             writer.close()
 
     def answer(self, method, target, headers, body):

@@ -14,7 +14,8 @@ Reading it:
   through the same line, measured right after the row; over the time that the row took. 1 is the line's own rate, and little can be
   better. A row that moves few bytes waits for round trips and not for the rate: look at its round trips.
 - "round trips" is the wall time in round trips of the line, the tool's own work included: what it waited for, one after another.
-- Requests are counted by the store, and so include what the tool's own repeats cost. LIST is a listing's page.
+- Requests are counted by the store, and so include what the tool's own repeats cost. LIST is a listing's page;
+  connections are those open at once.
 - Restores begin without any cache, as on a machine that has never seen the repository; what is verified then has the restore's.
 - "others' cores" counts store and line too, which take about a third of a core while the line is full.
 - All else is as with scripts/bench: medians, rows in turn for all tools, trees compared byte for byte. The signatures are not checked
@@ -107,7 +108,7 @@ class Round:
             if not failures:
                 failures, remarks = compare(self.state, tool.restored_tree(self.target))
             shutil.rmtree(self.target, ignore_errors=True)
-        moved = {"sent_bytes": counts["received_bytes"], "fetched_bytes": counts["sent_bytes"], "at_once": counts["at_once"]}
+        moved = {"sent_bytes": counts["received_bytes"], "fetched_bytes": counts["sent_bytes"], "connections": counts["connections"]}
         moved |= {verb.lower(): asked for verb, asked in counts["requests"].items()}
         moved["repository_bytes"] = counts["held_bytes"].get(f"{BUCKET}/{name}", 0)
         if not failures:

@@ -22,7 +22,7 @@ FIGURES = [
 
 
 def summary(measured):
-    return report.summary(measured, [key for _, key, _, _ in FIGURES] + VERBS + ["requests", "at_once", "plain_s"])
+    return report.summary(measured, [key for _, key, _, _ in FIGURES] + VERBS + ["requests", "connections", "plain_s"])
 
 
 def targets(corpus):
@@ -58,9 +58,9 @@ def corpus_markdown(name, corpus):
     lines = []
     for row in rows:
         for tool in names:
-            values = [figure(found[tool], row, key) for key in [*VERBS, "at_once"]]
+            values = [figure(found[tool], row, key) for key in [*VERBS, "connections"]]
             lines.append([f"{ROW_TITLES[row]}, {tool}", *("-" if value is None else f"{value:.0f}" for value in values)])
-    text.append(table(["Requests", *(verb.upper() for verb in VERBS), "most at once"], lines))
+    text.append(table(["Requests", *(verb.upper() for verb in VERBS), "connections"], lines))
     if said := report.remarks_of(found, names, rows, ROW_TITLES):
         text.append("\n".join(said) + "\n")
     return "\n".join(text)
