@@ -298,7 +298,7 @@ mod tests {
             "s3://",
             "s3:///prefix",
             "s3://host:9000/bucket",
-            "s3://bucket//x",
+            "s3://bucket/a//x",
             "gs://bucket/../x",
             "az://-x",
             "http://host/x",

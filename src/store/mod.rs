@@ -132,7 +132,7 @@ pub enum Class {
 
 /// A store's refusal: which call on which key, and why.
 #[derive(Debug, thiserror::Error)]
-#[error("{store}: cannot {verb} {key}")]
+#[error("{store}: cannot {verb} {}", if key.is_empty() { "its objects" } else { key })]
 pub struct StoreError {
     pub class: Class,
     pub store: String,
