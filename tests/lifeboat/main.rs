@@ -9,6 +9,7 @@ mod drill;
 mod formats;
 mod hands_read;
 mod hands_write;
+mod install;
 mod json_documents;
 mod kill;
 mod memory;
