@@ -4,6 +4,7 @@
 //! nothing more to come; then the comparison, if it was asked for; then everything is made durable and the marker goes. Stopped anywhere, the same plan can be made again and
 //! goes on. Memory: one window, and the directories from the root to the current entry.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -55,6 +56,8 @@ struct Run<'a, 's> {
     window: Window,
     links: Vec<Link>,
     groups: Groups,
+    /// Files of the target (device and inode) with several names, one of which stays as some entry's own.
+    claimed: HashSet<(u64, u64)>,
     buffer: Vec<u8>,
 }
 
@@ -67,7 +70,7 @@ pub fn run(repository: &Repository, plan: &Plan, control: &Control) -> Result<Re
     let start = plan::start(&target, request, &plan.marker)?;
     let begun = target.begin(&plan.marker)?;
     let stored = Stored::new(repository, &plan.indexes, request.snapshot.writer)?;
-    let notes = Notes::new(Arc::clone(&control.progress));
+    let notes = Notes::new(Arc::clone(&control.progress), request.verify);
     let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let workers = if request.workers == 0 { cores() } else { request.workers };
     let existing = match (start, begun) {
@@ -89,6 +92,7 @@ pub fn run(repository: &Repository, plan: &Plan, control: &Control) -> Result<Re
         window: Window::default(),
         links: Vec::new(),
         groups: Groups::default(),
+        claimed: HashSet::new(),
         buffer: Vec::new(),
     };
     if let Err(error) = run.go() {
@@ -280,6 +284,20 @@ impl Run<'_, '_> {
 
     /// Whether what stands at an entry's place is what it says, so that nothing is to do.
     fn stands(&mut self, entry: &Entry) -> Result<bool> {
+        if !self.agrees(entry)? {
+            return Ok(false);
+        }
+        match self.target.stat(&entry.path) {
+            // What the snapshot has as two files must not stay two names of one: whoever writes to one would change the other.
+            Ok(Some(stat)) if stat.nlink > 1 => Ok(self.claimed.insert(stat.identity)),
+            Ok(_) => Ok(true),
+            Err(error) if error.is_fatal() => Err(error.into()),
+            Err(_) => Ok(false),
+        }
+    }
+
+    /// Whether attributes and content are those of the entry.
+    fn agrees(&mut self, entry: &Entry) -> Result<bool> {
         let looks = self.continued || self.plan.request.overwrite == Overwrite::IfChanged;
         if self.existing == Existing::Refuse || !looks {
             return Ok(false);
