@@ -41,7 +41,7 @@ pub struct Arguments {
     /// Read everything again afterwards and compare it with the snapshot
     #[arg(long)]
     verify: bool,
-    /// As root too: no owners, setuid bits, capabilities or devices
+    /// Leave out owners, setuid bits, capabilities and devices; else what cannot be set is a loss (exit code 3)
     #[arg(long)]
     unprivileged: bool,
     /// Find owners by their names on this machine, and not by their numbers
@@ -78,7 +78,7 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<Exit> {
         },
         delete: arguments.delete,
         verify: arguments.verify,
-        privileged: rustix::process::geteuid().is_root() && !arguments.unprivileged,
+        privileged: !arguments.unprivileged,
         owner: if arguments.owner_by_name { OwnerBy::Name } else { OwnerBy::Number },
         ..Request::new(snapshots.find(&place.snapshot, &selection)?.clone(), to)
     };
@@ -233,7 +233,7 @@ fn lines(context: &Context, plan: &Plan, report: &Report) -> Result<()> {
     if !report.omitted.is_empty() {
         let omitted: Vec<String> =
             report.omitted.iter().map(|(what, times)| format!("{what} ({})", count(*times))).collect();
-        screen.line(format!("left out without root's rights: {}", omitted.join(", ")))?;
+        screen.line(format!("left out, as asked: {}", omitted.join(", ")))?;
     }
     let path = plan.request.path.as_deref().unwrap_or(b"/");
     screen.line(format!(
