@@ -1,7 +1,11 @@
 //! What tests share: doubles that are stricter than production, and short names for what they write often.
 
+pub mod census;
 pub mod faulty;
+pub mod journey;
 pub mod listing;
+pub mod mounts;
+pub mod odd;
 pub mod repo;
 pub mod service;
 pub mod shipped;
