@@ -81,6 +81,9 @@ impl Checker<'_, '_> {
 
     fn entry(&self, entry: &Entry, buffer: &mut Vec<u8>) -> Result<()> {
         let path = &entry.path;
+        if self.notes.is_lost_entry(path) {
+            return Ok(());
+        }
         match self.target.differences(path, entry) {
             Ok(differences) => {
                 let unnamed = |difference: &&Difference| {
@@ -120,12 +123,15 @@ impl Checker<'_, '_> {
 /// What a restore would have named, had it been unable to set it.
 fn attribute(difference: &Difference) -> Option<Attribute> {
     match difference {
-        Difference::Missing => Some(Attribute::Device),
         Difference::Mode { .. } => Some(Attribute::Mode),
         Difference::Owner { .. } => Some(Attribute::Owner),
         Difference::Mtime { .. } => Some(Attribute::Times),
         Difference::Xattr { name } => Some(Attribute::Xattr(name.clone())),
-        Difference::Kind { .. } | Difference::Size { .. } | Difference::Link { .. } | Difference::Device { .. } => None,
+        Difference::Missing
+        | Difference::Kind { .. }
+        | Difference::Size { .. }
+        | Difference::Link { .. }
+        | Difference::Device { .. } => None,
     }
 }
 

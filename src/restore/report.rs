@@ -167,6 +167,18 @@ impl Notes {
         }
     }
 
+    /// A whole entry does not come back, or not in place of what stands there.
+    pub fn lost_entry(&self, path: &TreePath, sentence: String) {
+        if let Some(lost) = &self.lost {
+            lost.lock().unwrap_or_else(PoisonError::into_inner).insert(mark(path, &Attribute::Device));
+        }
+        self.loss(sentence);
+    }
+
+    pub fn is_lost_entry(&self, path: &TreePath) -> bool {
+        self.is_lost(path, &Attribute::Device)
+    }
+
     /// Whether `what` of `path` was named as a loss, so that a comparison need not name it again.
     pub fn is_lost(&self, path: &TreePath, what: &Attribute) -> bool {
         let lost = self.lost.as_ref().map(|lost| lost.lock().unwrap_or_else(PoisonError::into_inner));

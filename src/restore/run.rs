@@ -154,7 +154,8 @@ impl Run<'_, '_> {
             return Ok(());
         }
         if !self.open_parent(&entry.path)? {
-            self.notes.loss(format!("{} was not restored: its directory could not be made", entry.path));
+            let sentence = format!("{} was not restored: its directory could not be made", entry.path);
+            self.notes.lost_entry(&entry.path, sentence);
             return Ok(());
         }
         if directory {
@@ -220,7 +221,7 @@ impl Run<'_, '_> {
             Ok(())
         });
         if let Err(error) = made {
-            self.lose(error)?;
+            self.lose(&folder.path, error)?;
             folder.lost = true;
         }
         let good = !folder.lost;
@@ -229,11 +230,11 @@ impl Run<'_, '_> {
     }
 
     /// Notes an error of the target that concerns one entry; the others end the restore.
-    fn lose(&self, error: TargetError) -> Result<()> {
+    fn lose(&self, path: &TreePath, error: TargetError) -> Result<()> {
         if error.is_fatal() {
             return Err(error.into());
         }
-        self.notes.loss(told(&error));
+        self.notes.lost_entry(path, told(&error));
         Ok(())
     }
 
@@ -268,7 +269,7 @@ impl Run<'_, '_> {
         };
         match made {
             Err(error) => {
-                self.lose(error)?;
+                self.lose(&entry.path, error)?;
                 Ok(false)
             }
             Ok(outcome) => {
@@ -445,7 +446,7 @@ impl Run<'_, '_> {
         }
         match self.target.make_link(first, &entry.path, self.existing) {
             Err(error) => {
-                self.lose(error)?;
+                self.lose(&entry.path, error)?;
                 Ok(None)
             }
             Ok(outcome) => {
@@ -483,13 +484,13 @@ impl Run<'_, '_> {
             self.control.go_on()?;
             match self.target.remove(path) {
                 Ok(removed) => self.notes.rest().deleted += u64::from(removed),
-                Err(error) => self.lose(error)?,
+                Err(error) => self.lose(path, error)?,
             }
         }
         let Some(entry) = &folder.entry else { return Ok(()) };
         match self.target.finish_directory(&folder.path, entry) {
             Ok(outcome) => self.notes.outcome(outcome),
-            Err(error) => self.lose(error)?,
+            Err(error) => self.lose(&folder.path, error)?,
         }
         Ok(())
     }

@@ -12,6 +12,7 @@ use crate::support::journey::{Journey, rsync_differences, told};
 use crate::support::mounts::{Mounted, inside_a_namespace};
 use crate::support::odd::{self, plant, plant_long_path};
 use crate::support::repo::noise;
+use crate::support::scratch::roomy;
 
 const EXT4: &[&str] = &["mkfs.ext4", "-q", "-F"];
 const XFS: &[&str] = &["mkfs.xfs", "-q", "-f"];
@@ -38,7 +39,7 @@ fn there_and_back(disk: &Mounted, home: &Path) {
 #[test]
 fn one_of_everything_comes_back_on_ext4() {
     if inside_a_namespace("filesystems::one_of_everything_comes_back_on_ext4") {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = roomy();
         there_and_back(&Mounted::image(dir.path(), "ext4", EXT4, IMAGE), &dir.path().join("home"));
     }
 }
@@ -46,7 +47,7 @@ fn one_of_everything_comes_back_on_ext4() {
 #[test]
 fn one_of_everything_comes_back_on_xfs() {
     if inside_a_namespace("filesystems::one_of_everything_comes_back_on_xfs") {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = roomy();
         there_and_back(&Mounted::image(dir.path(), "xfs", XFS, IMAGE), &dir.path().join("home"));
     }
 }
@@ -54,7 +55,7 @@ fn one_of_everything_comes_back_on_xfs() {
 #[test]
 fn one_of_everything_comes_back_on_btrfs() {
     if inside_a_namespace("filesystems::one_of_everything_comes_back_on_btrfs") {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = roomy();
         there_and_back(&Mounted::image(dir.path(), "btrfs", BTRFS, IMAGE), &dir.path().join("home"));
     }
 }
@@ -62,7 +63,7 @@ fn one_of_everything_comes_back_on_btrfs() {
 #[test]
 fn one_of_everything_comes_back_in_memory() {
     if inside_a_namespace("filesystems::one_of_everything_comes_back_in_memory") {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = roomy();
         there_and_back(&Mounted::memory(dir.path(), "memory"), &dir.path().join("home"));
     }
 }
@@ -70,11 +71,12 @@ fn one_of_everything_comes_back_in_memory() {
 /// Restores what lies on one file system to another: what differs is named, what is named differs, and the exit code tells.
 #[track_caller]
 fn across(journey: &Journey, source: &Path, to: &Path) -> Vec<String> {
-    let output = journey.bringing(source, to).arg("--json").output().unwrap();
+    let output = journey.bringing(source, to).args(["--json", "--verify"]).output().unwrap();
     let report: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", told(&output)));
     let losses: Vec<String> =
         report["losses"].as_array().unwrap().iter().map(|loss| loss.as_str().unwrap().to_owned()).collect();
     assert_eq!(losses.len() as u64, report["losses_count"].as_u64().unwrap());
+    assert_eq!(report["differences_count"], 0, "what is named as lost is not named again: {:#}", report["differences"]);
     assert_eq!(output.status.code(), Some(if losses.is_empty() { 0 } else { 3 }), "{}", told(&output));
     let original = census::of(source);
     let differences = census::differences(&original, &census::of(to));
@@ -102,7 +104,7 @@ fn from_one_file_system_to_another_nothing_is_lost_without_a_word() {
     if !inside_a_namespace("filesystems::from_one_file_system_to_another_nothing_is_lost_without_a_word") {
         return;
     }
-    let dir = tempfile::tempdir().unwrap();
+    let dir = roomy();
     let ext4 = Mounted::image(dir.path(), "ext4", EXT4, IMAGE);
     let btrfs = Mounted::image(dir.path(), "btrfs", BTRFS, IMAGE);
     let xfs = Mounted::image(dir.path(), "xfs", XFS, IMAGE);
@@ -132,6 +134,8 @@ fn from_one_file_system_to_another_nothing_is_lost_without_a_word() {
     journey.save(&xfs.path("source"));
     let losses = across(&journey, &xfs.path("source"), &btrfs.path("of-xfs"));
     assert!(told_of(&losses, "xattrs/huge: extended attribute user.huge"), "{losses:#?}");
+    let shadow = rustix::fs::lgetxattr(btrfs.path("of-xfs/acls/plain"), "trusted.SGI_ACL_FILE", &mut [0u8; 512][..]);
+    assert!(shadow.is_err(), "the second name of an ACL on XFS is no attribute elsewhere");
 }
 
 #[test]
@@ -139,7 +143,7 @@ fn a_mount_is_crossed_by_default_and_kept_as_an_empty_folder_if_asked() {
     if !inside_a_namespace("filesystems::a_mount_is_crossed_by_default_and_kept_as_an_empty_folder_if_asked") {
         return;
     }
-    let dir = tempfile::tempdir().unwrap();
+    let dir = roomy();
     let ext4 = Mounted::image(dir.path(), "ext4", EXT4, IMAGE);
     let source = ext4.path("source");
     fs::create_dir(&source).unwrap();
@@ -175,7 +179,7 @@ fn attributes_beyond_all_measure_are_named_each_time_and_the_rest_comes_back() {
     if !inside_a_namespace("filesystems::attributes_beyond_all_measure_are_named_each_time_and_the_rest_comes_back") {
         return;
     }
-    let dir = tempfile::tempdir().unwrap();
+    let dir = roomy();
     let xfs = Mounted::image(dir.path(), "xfs", XFS, IMAGE);
     let source = xfs.path("source");
     fs::create_dir(&source).unwrap();

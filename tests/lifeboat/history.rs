@@ -29,6 +29,7 @@ use rustix::fs::{CWD, FileType, RenameFlags, renameat_with};
 use crate::support::census::{self, Census};
 use crate::support::odd::{acl, attribute, is_root, node, touch};
 use crate::support::repo::{fresh, noise, reopen, request};
+use crate::support::scratch::roomy;
 
 /// One change. Numbers choose among what stands at that time.
 #[derive(Clone, Debug)]
@@ -411,19 +412,13 @@ struct Met {
     files_read: AtomicU64,
 }
 
-/// In memory where there is room, for disks are slow to sync, and each restore does. The long runs go to the disk.
-fn place() -> tempfile::TempDir {
-    let memory = Path::new("/dev/shm");
-    let room = rustix::fs::statvfs(memory).is_ok_and(|space| space.f_bavail * space.f_frsize >= 1 << 30);
-    if room && !is_long() { tempfile::tempdir_in(memory).unwrap() } else { tempfile::tempdir().unwrap() }
-}
-
 fn is_long() -> bool {
     std::env::var_os("LIFEBOAT_TEST_LONG").is_some()
 }
 
 fn live_through(history: &[Stretch], met: &Met) -> Result<(), TestCaseError> {
-    let dir = place();
+    // The long runs go to the disk.
+    let dir = if is_long() { tempfile::tempdir().unwrap() } else { roomy() };
     let live = Live { root: dir.path().join("live"), aside: dir.path().join("aside") };
     fs::create_dir(&live.root).unwrap();
     let kept = Kept::new();

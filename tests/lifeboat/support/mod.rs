@@ -7,6 +7,7 @@ pub mod listing;
 pub mod mounts;
 pub mod odd;
 pub mod repo;
+pub mod scratch;
 pub mod service;
 pub mod shipped;
 pub mod small;
