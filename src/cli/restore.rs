@@ -42,7 +42,7 @@ pub struct Arguments {
     /// Read everything again afterwards and compare it with the snapshot
     #[arg(long)]
     pub(super) verify: bool,
-    /// As root too: no owners, setuid bits, capabilities or devices
+    /// Leave out owners, setuid bits, capabilities and devices; else what cannot be set is a loss (exit code 3)
     #[arg(long)]
     unprivileged: bool,
     /// Bring back only what matches, with all beneath it: `*.conf` anywhere, `/etc/ssh` as it was on its host, `./x` beneath PATH
@@ -117,7 +117,7 @@ pub fn run(context: &Context, arguments: Arguments) -> Result<Exit> {
         overwrite,
         delete: arguments.delete,
         verify: arguments.verify,
-        privileged,
+        privileged: !arguments.unprivileged,
         owner: if arguments.owners.by_name() { OwnerBy::Name } else { OwnerBy::Number },
         owners,
         include: Patterns { given: arguments.include, files: arguments.include_from },
@@ -278,7 +278,7 @@ fn lines(context: &Context, plan: &Plan, report: &Report) -> Result<()> {
             report.omitted.iter().map(|(what, times)| format!("{what} ({})", count(*times))).collect();
         let why = match plan.request.privileged {
             true => "another owner has them now",
-            false => "only root may set them",
+            false => "as asked",
         };
         screen.line(format!("left out {}: {why}", omitted.join(", ")))?;
     }
