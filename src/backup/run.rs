@@ -222,7 +222,7 @@ fn save(
             // to be found.
             if !matches!(error, Error::Worker | Error::Repository(repository::Error::SelfCheck)) {
                 let _ = shared.nodes.flush(&shared);
-                let _ = shared.packer.finish_packs();
+                let _ = shared.packer.end_early();
                 let _ = tally.checkpoint(&shared);
             }
             tally.session.abandon();

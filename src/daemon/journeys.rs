@@ -19,6 +19,7 @@ use crate::policy::{RepositoryConfig, SecretRef};
 use crate::repository::{self, Access, Hint, Repository, Selection};
 use crate::seal::key::{Key, Role};
 use crate::seal::sheet::{self, SheetError};
+use crate::store::cached;
 use crate::store::local::{LocalStore, OpenError};
 use crate::store::probe::{self, StoreMode};
 use crate::store::{Class, Store};
@@ -151,6 +152,7 @@ impl Failure {
 fn open(config: &RepositoryConfig, key: &SecretRef, cache: &Path) -> Result<Repository, Failure> {
     let key = read_key(key)?;
     let store: Arc<dyn Store> = Arc::new(LocalStore::open(config.url.path())?);
+    let store = cached::near(store, Some(cache.to_owned()), key.repository());
     let repository = Repository::open(store, key)?;
     keep_probed(&repository, cache)?;
     Ok(repository)

@@ -8,6 +8,8 @@
 
 pub mod address;
 pub mod backoff;
+pub mod cached;
+pub mod copies;
 pub mod create_once;
 mod drive;
 pub mod local;
@@ -18,7 +20,9 @@ pub mod retry;
 mod shared;
 
 use std::ops::Range;
+use std::sync::Arc;
 
+pub use self::copies::Copies;
 use crate::names::{ObjectKey, SessionId};
 
 pub type Result<T> = std::result::Result<T, StoreError>;
@@ -74,6 +78,27 @@ pub trait Store: Send + Sync {
     fn sweep(&self, is_dead: &mut dyn FnMut(&Leftover) -> bool) -> Result<Swept> {
         let _ = is_dead; // this store leaves nothing behind
         Ok(Swept::default())
+    }
+
+    /// Whether each call takes a round trip, so that many at once are better than many in a row, and packs are better large.
+    fn is_remote(&self) -> bool {
+        false
+    }
+
+    /// Copies of some objects on this host, where a wrapper keeps them.
+    fn copies(&self) -> Option<&Copies> {
+        None
+    }
+
+    /// Fetches copies of these objects (keys and sizes) ahead, several at once, where copies are kept. Nothing is promised: whoever reads an object
+    /// learns what is wrong with it.
+    fn bring(&self, objects: &[(ObjectKey, u64)]) {
+        let _ = objects;
+    }
+
+    /// The same store, believing no copy that was kept before; none: it keeps none.
+    fn fresh(&self) -> Option<Arc<dyn Store>> {
+        None
     }
 }
 

@@ -14,12 +14,14 @@ use crate::names::{GroupId, ObjectKey, PackId, WriterId};
 use crate::pack::container::PackKind;
 use crate::pack::keys::{self, Meaning};
 use crate::pack::run::PackRow;
-use crate::repository::{Error as RepositoryError, Repository};
+use crate::repository::{Error as RepositoryError, Repository, each};
 use crate::seal::sign::PublicKey;
 use crate::store::{Class, StoreError};
 
 /// No object but packs and index runs has a reason to be larger: it would have to be held whole.
 pub const SMALL_BYTES_MAX: u64 = 32 << 20;
+const AHEAD_BYTES: u64 = 16 << 20;
+const AHEAD_OBJECTS: usize = 256;
 
 /// A writer whose certificate was read by this check and verifies.
 #[derive(Clone, Copy)]
@@ -109,6 +111,33 @@ impl<'a> Check<'a> {
         }
         let bytes = self.sorted(key, self.repository.store.get(key))?;
         Ok(bytes)
+    }
+
+    /// Small objects, several at once where each takes a round trip: as `get`, in their order, to be looked at one by one. What is held is at most
+    /// `AHEAD_BYTES`, and one object.
+    pub fn each(
+        &self,
+        wanted: &[(&ObjectKey, u64)],
+        mut look: impl FnMut(usize, Vec<u8>) -> Result<()>,
+    ) -> Result<()> {
+        let mut start = 0;
+        while start < wanted.len() {
+            let mut bytes = 0;
+            let fits = |(_, size): &&(&ObjectKey, u64)| {
+                bytes += size;
+                bytes <= AHEAD_BYTES
+            };
+            let count = wanted[start..].iter().take(AHEAD_OBJECTS).take_while(fits).count().max(1);
+            let objects = &wanted[start..start + count];
+            let read = each(self.repository.calls(), objects, |(key, size)| self.get(key, *size));
+            for (at, bytes) in (start..).zip(read) {
+                if let Some(bytes) = bytes? {
+                    look(at, bytes)?;
+                }
+            }
+            start += count;
+        }
+        Ok(())
     }
 
     /// A range of an object, or none after a finding was noted.

@@ -164,6 +164,9 @@ pub fn run(repository: &Repository, request: &Request, control: &Control) -> Res
         Some(sample) if !sample.is_possible() => return Err(Error::Sample),
         _ => {}
     }
+    // What this host keeps copies of proves nothing of the store: each object is read there once, and then again from the copy of that.
+    let fresh = repository.fresh();
+    let repository = fresh.as_ref().unwrap_or(repository);
     let mut check = Check::new(repository, control);
     let listing = Listing::read(&check)?;
     let mut orphans = sealed::Orphans::default();
@@ -190,7 +193,8 @@ pub fn run(repository: &Repository, request: &Request, control: &Control) -> Res
         0 => std::thread::available_parallelism().map_or(2, usize::from),
         workers => workers,
     };
-    let seen = packs::check(&check, &listing, &jobs, &expected, workers.min(WORKERS_MAX))?;
+    let workers = if repository.store.is_remote() { WORKERS_MAX } else { workers.min(WORKERS_MAX) };
+    let seen = packs::check(&check, &listing, &jobs, &expected, workers)?;
     drop(entries);
     if check.content_at_risk.load(Ordering::Relaxed) {
         affected::map(&check, &index, &snapshots)?;

@@ -11,6 +11,7 @@ mod memory;
 mod policies;
 mod restore;
 mod roles;
+mod round_trips;
 mod store_contract;
 mod store_faults;
 mod store_local;

@@ -1,5 +1,6 @@
 //! What tests share: doubles that are stricter than production, and short names for what they write often.
 
+pub mod far;
 pub mod faulty;
 pub mod listing;
 pub mod repo;
