@@ -25,6 +25,9 @@ const PACKS_MAX: usize = 4096;
 #[derive(Default)]
 pub struct PackKeys(Mutex<HashMap<PackId, Arc<Mutex<Option<FrameOpener>>>>>);
 
+/// Bytes that begin with a pack's head, and what was read beside them; none if the pack was open already.
+pub type Along<T> = Option<(Vec<u8>, T)>;
+
 impl PackKeys {
     /// The cipher of a pack's frames. Reads the pack's head if it was not open yet.
     pub fn opener(&self, repository: &Repository, pack: &PackRow) -> Result<FrameOpener> {
@@ -39,7 +42,7 @@ impl PackKeys {
         repository: &Repository,
         pack: &PackRow,
         read: impl FnOnce() -> Result<(Vec<u8>, T)>,
-    ) -> Result<(FrameOpener, Option<(Vec<u8>, T)>)> {
+    ) -> Result<(FrameOpener, Along<T>)> {
         let cell = {
             let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             if open.len() >= PACKS_MAX && !open.contains_key(&pack.id) {

@@ -134,12 +134,7 @@ impl Index {
 
     /// The same runs once more, filters and blocks in the same memory; what is added to one is not in the other.
     pub fn share(&self) -> Self {
-        Self {
-            runs: self.runs.clone(),
-            cache: self.cache.clone(),
-            opened: self.opened,
-            room: self.room.clone(),
-        }
+        Self { runs: self.runs.clone(), cache: self.cache.clone(), opened: self.opened, room: self.room.clone() }
     }
 
     /// Opens every run of `scope` that no segment replaces. `refused` receives what does not verify, and the rest is used.

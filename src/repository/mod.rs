@@ -180,9 +180,7 @@ impl Repository {
 /// What `read` makes of an object. If it finds damage, and a copy on this host was what it read, it reads what the store has.
 fn again_without_copy<T>(store: &dyn Store, key: &ObjectKey, read: impl Fn() -> Result<T>) -> Result<T> {
     match read() {
-        Err(error)
-            if !matches!(error, Error::Store(_)) && store.copies().is_some_and(|copies| copies.forget(key)) =>
-        {
+        Err(error) if !matches!(error, Error::Store(_)) && store.copies().is_some_and(|copies| copies.forget(key)) => {
             read()
         }
         read => read,

@@ -212,8 +212,13 @@ impl<'a> Packer<'a> {
         let copy = store.copies().filter(|_| class == Class::Metadata).and_then(|copies| copies.begin());
         let upload = store.begin(self.session, number)?;
         let whole = u64::from(self.repository.config.pack_bytes);
-        // Two packs that fill alternately are full at the same time. One half a pack ahead, uploads follow each other instead, and begin earlier.
-        let limit = if self.uploads.is_some() && number == 0 { whole / 2 } else { whole };
+        // Two packs that fill alternately would be full at the same time, and the link would wait for both. With smaller ones first it has something to do
+        // sooner, and uploads follow each other.
+        let limit = match (&self.uploads, number) {
+            (Some(_), 0) => whole / 4,
+            (Some(_), 1) => whole / 2,
+            _ => whole,
+        };
         let mut stream = Stream { upload, name: blake3::Hasher::new(), copy };
         stream.append(&head)?;
         Ok(OpenPack { builder, stream, limit })

@@ -86,8 +86,7 @@ impl<'a> WriteSession<'a> {
         let apart = repository.store.is_remote();
         let process = Process::this(&repository.access.repository_key);
         for _ in 0..RESTARTS_MAX {
-            let (epoch, snapshots) =
-                both(apart, || repository.newest_epoch(), || Snapshots::list(repository));
+            let (epoch, snapshots) = both(apart, || repository.newest_epoch(), || Snapshots::list(repository));
             // The listing of snapshots brought the one of revocations.
             let snapshots = snapshots?;
             if repository.revocation(writer.id)?.is_some() {

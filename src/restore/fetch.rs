@@ -300,10 +300,8 @@ fn stretches(frames: &[Frame], read_bytes: u64) -> Vec<Stretch> {
                 last.range.1 = end;
             }
             // The head of a pack is read along with frames that lie close to it.
-            _ => stretches.push(Stretch {
-                frames: (at, at + 1),
-                range: (if start <= GAP_BYTES { 0 } else { start }, end),
-            }),
+            _ => stretches
+                .push(Stretch { frames: (at, at + 1), range: (if start <= GAP_BYTES { 0 } else { start }, end) }),
         }
         pack = Some(location.pack.id);
     }

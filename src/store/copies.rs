@@ -362,10 +362,7 @@ mod tests {
         assert_eq!(copies.get(&slot).unwrap(), b"manifest");
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         let root = dir.path().join("of-one-store");
-        assert_eq!(
-            (mode(&root), mode(&root.join("s")), mode(&root.join("s/00000000-aa"))),
-            (0o700, 0o700, 0o600)
-        );
+        assert_eq!((mode(&root), mode(&root.join("s")), mode(&root.join("s/00000000-aa"))), (0o700, 0o700, 0o600));
         assert_eq!(fs::read_dir(root.join(TMP)).unwrap().count(), 0);
     }
 

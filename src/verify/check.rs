@@ -115,11 +115,7 @@ impl<'a> Check<'a> {
 
     /// Small objects, several at once where each takes a round trip: as `get`, in their order, to be looked at one by one. What is held is at most
     /// `AHEAD_BYTES`, and one object.
-    pub fn each(
-        &self,
-        wanted: &[(&ObjectKey, u64)],
-        mut look: impl FnMut(usize, Vec<u8>) -> Result<()>,
-    ) -> Result<()> {
+    pub fn each(&self, wanted: &[(&ObjectKey, u64)], mut look: impl FnMut(usize, Vec<u8>) -> Result<()>) -> Result<()> {
         let mut start = 0;
         while start < wanted.len() {
             let mut bytes = 0;
