@@ -10,6 +10,7 @@
 //! The modules tell that story in five bands. Imports point up this list, never down.
 
 // WORDS: no I/O, no other module
+pub mod address;
 pub mod names;
 pub mod units;
 

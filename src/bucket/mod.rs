@@ -1,10 +1,18 @@
 //! A bucket in a cloud, and the client that speaks to it.
 //!
-//! Owns clients: addresses' meaning, options, credentials, time limits, repeats, and what an answer of the cloud means. A
-//! repository is kept in one (`store`), a policy saves one (`source`), a restore fills one (`target`): those three are strangers
-//! to each other, and this is the floor that they share. Refuses to know what the objects are.
+//! Owns clients: options, credentials, time limits, rates, and what an answer of the cloud means. A repository is kept in one (`store`), a policy
+//! saves one (`source`), a restore fills one (`target`): those three are strangers to each other, and this is the floor that they share. Refuses to
+//! know what the objects are, and to repeat a request: whoever knows what it means does.
 //!
 //! Clouds are asked on a runtime of the bucket's own. Whoever calls may block, and never is a task of that runtime.
+
+mod circuit;
+mod connect;
+mod options;
+mod rate;
+pub mod refusal;
+mod traffic;
+mod wire;
 
 use std::future::Future;
 use std::io;
@@ -12,7 +20,16 @@ use std::sync::Arc;
 
 use object_store::ObjectStore;
 use object_store::path::Path;
+use object_store::signer::Signer;
 use tokio::runtime::Runtime;
+
+use crate::address::BucketAddress;
+
+pub use connect::ConnectError;
+pub use options::{OptionError, Options, StorageClasses, Timeouts, class};
+pub use refusal::{Kind, Refusal};
+pub use traffic::Traffic;
+use wire::{Connector, Line};
 
 /// A bucket, or what lies under one prefix of it. Cheap to clone.
 #[derive(Clone)]
@@ -20,15 +37,61 @@ pub struct Bucket {
     url: Arc<str>,
     prefix: Path,
     objects: Arc<dyn ObjectStore>,
-    runtime: Arc<Runtime>,
+    signer: Option<Arc<dyn Signer>>,
+    line: Option<Arc<Line>>,
+    runtime: Arc<Threads>,
+}
+
+/// The runtime, let go without waiting: the last owner may be a task of another one, which must not block.
+struct Threads(Option<Runtime>);
+
+impl Threads {
+    fn start() -> io::Result<Arc<Self>> {
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        Ok(Arc::new(Self(Some(builder.worker_threads(2).thread_name("bucket").enable_all().build()?))))
+    }
+
+    fn handle(&self) -> &tokio::runtime::Handle {
+        self.0.as_ref().expect("it is taken only when dropped").handle()
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
 }
 
 impl Bucket {
+    /// A client of the bucket at `address`. Makes no request.
+    pub fn open(address: &BucketAddress, options: &Options) -> Result<Self, ConnectError> {
+        let rate = |rate: Option<crate::units::ByteCount>| rate.map(|rate| rate.0);
+        let line = Arc::new(Line::new(
+            &address.bucket,
+            options.metadata_credentials,
+            options.connections,
+            rate(options.upload_rate),
+            rate(options.download_rate),
+        ));
+        let (objects, signer) = connect::connect(address, options, Connector(line.clone()))?;
+        let runtime =
+            Threads::start().map_err(|cause| ConnectError::Runtime { address: address.to_string(), cause })?;
+        Ok(Self {
+            url: address.to_string().into(),
+            prefix: path(&address.prefix),
+            objects,
+            signer: Some(signer),
+            line: Some(line),
+            runtime,
+        })
+    }
+
     /// What `objects` holds under `prefix`, called `url` before people: no secret may be in it.
     pub fn over(objects: Arc<dyn ObjectStore>, url: &str, prefix: &str) -> io::Result<Self> {
-        let runtime =
-            tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("bucket").enable_all().build()?;
-        Ok(Self { url: url.into(), prefix: Path::from(prefix), objects, runtime: Arc::new(runtime) })
+        let runtime = Threads::start()?;
+        Ok(Self { url: url.into(), prefix: path(prefix), objects, signer: None, line: None, runtime })
     }
 
     pub fn url(&self) -> &str {
@@ -40,9 +103,19 @@ impl Bucket {
         &self.prefix
     }
 
-    /// The client. Its calls are awaited by `wait`, on the bucket's runtime.
+    /// The client. Its calls are awaited by `wait`, on the bucket's runtime. Errors hold a `Refusal` wherever the cloud refused (`refusal::of`).
     pub fn objects(&self) -> &Arc<dyn ObjectStore> {
         &self.objects
+    }
+
+    /// Signs requests that the client has no call for; none over a client that was handed in.
+    pub fn signer(&self) -> Option<&Arc<dyn Signer>> {
+        self.signer.as_ref()
+    }
+
+    /// Requests so far.
+    pub fn traffic(&self) -> Traffic {
+        self.line.as_ref().map(|line| line.traffic()).unwrap_or_default()
     }
 
     /// Where futures of the client run.
@@ -53,9 +126,14 @@ impl Bucket {
     /// Runs a future of the client to its end on the bucket's runtime, while this thread waits.
     pub fn wait<T: Send + 'static>(&self, future: impl Future<Output = T> + Send + 'static) -> io::Result<T> {
         let (send, receive) = std::sync::mpsc::sync_channel(1);
-        self.runtime.spawn(async move {
+        self.runtime.handle().spawn(async move {
             let _ = send.send(future.await); // nobody waits any more
         });
         receive.recv().map_err(|_| io::Error::other("a request to the cloud panicked"))
     }
+}
+
+/// Keys are taken as they are; only what no path can hold is escaped.
+fn path(prefix: &str) -> Path {
+    Path::parse(prefix).unwrap_or_else(|_| Path::from(prefix))
 }

@@ -2,8 +2,9 @@
 //!
 //! Owns the one table of exit codes, and which error ends with which. Refuses sentences: those belong to the errors.
 
+use crate::bucket::{ConnectError, Refusal, refusal};
 use crate::repository::Error as RepositoryError;
-use crate::store::address::AddressError;
+use crate::store::address::PlaceError;
 use crate::store::local::OpenError;
 use crate::store::{Class, StoreError};
 use crate::target::TargetError;
@@ -73,6 +74,9 @@ pub trait ExitOf {
 
 impl ExitOf for StoreError {
     fn exit(&self) -> Exit {
+        if let Some(Refusal::NoBucket { .. }) = refusal::of(&*self.cause) {
+            return Exit::NoRepository;
+        }
         match self.class {
             Class::Denied => Exit::Denied,
             Class::Transient | Class::Ambiguous => Exit::Transient,
@@ -122,11 +126,25 @@ impl ExitOf for std::io::Error {
     }
 }
 
-impl ExitOf for AddressError {
+impl ExitOf for PlaceError {
     fn exit(&self) -> Exit {
         match self {
+            Self::Address(_) => Exit::Usage,
+            Self::Directory(error) => error.exit(),
+            Self::Bucket(error) => error.exit(),
+            Self::NotEmpty { .. } => Exit::Conflict,
+            Self::Store(error) => error.exit(),
             Self::NoWorkingDirectory { .. } => Exit::Failed,
-            _ => Exit::Usage,
+        }
+    }
+}
+
+impl ExitOf for ConnectError {
+    fn exit(&self) -> Exit {
+        match self {
+            Self::NoCredentials { .. } => Exit::Denied,
+            Self::Missing { .. } | Self::PlainHttp { .. } | Self::Endpoint { .. } | Self::Option(_) => Exit::Usage,
+            Self::Certificates { .. } | Self::Client { .. } | Self::Runtime { .. } => Exit::Failed,
         }
     }
 }

@@ -82,7 +82,14 @@ macro_rules! from {
     };
 }
 
-from!(crate::store::address::AddressError, crate::store::local::OpenError, crate::catalog::CatalogError,);
+from!(crate::store::local::OpenError, crate::catalog::CatalogError,);
+
+impl From<crate::store::address::PlaceError> for Failure {
+    fn from(error: crate::store::address::PlaceError) -> Self {
+        let hint = error.hint();
+        Self { hint, ..Self::new(error.exit(), error) }
+    }
+}
 
 impl From<crate::repository::Error> for Failure {
     fn from(error: crate::repository::Error) -> Self {

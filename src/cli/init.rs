@@ -40,7 +40,7 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<Exit> {
     };
     // Before the store is touched: a name that is taken or impossible should leave nothing behind.
     let mut key_file = arguments.key_out.as_deref().map(NewSecretFile::create).transpose()?;
-    let store = address::create(&address)?;
+    let store = address::create(&address, &open::options()?)?;
     if !store.list(keys::CONFIGS)?.is_empty() {
         return Err(repository::Error::Exists { url: store.url().to_owned() }.into());
     }

@@ -9,10 +9,12 @@ use super::Globals;
 use super::failure::{Failure, Result};
 use super::screen::Screen;
 use super::{memory, secrets};
+use crate::address::Address;
+use crate::bucket::{ConnectError, Options};
 use crate::repository::{self, Repository};
 use crate::seal::key::Key;
 use crate::store::Store;
-use crate::store::address::{self, Address};
+use crate::store::address::{self, PlaceError};
 use crate::store::cached;
 
 /// Names the key's file, as `--key` does.
@@ -20,13 +22,18 @@ const KEY_VARIABLE: &str = "LIFEBOAT_KEY";
 
 pub fn address(globals: &Globals) -> Result<Address> {
     match globals.repo.as_deref().filter(|repo| !repo.is_empty()) {
-        Some(repo) => Ok(Address::parse(repo)?),
+        Some(repo) => Ok(address::parse(repo)?),
         None => Err(Failure::usage("no repository was named").hint("give --repo URL or set LIFEBOAT_REPO")),
     }
 }
 
 pub fn store(globals: &Globals) -> Result<Arc<dyn Store>> {
-    Ok(address::open(&address(globals)?)?)
+    Ok(address::open(&address(globals)?, &options()?)?)
+}
+
+/// How clouds are spoken to, by this process's environment.
+pub fn options() -> Result<Options> {
+    Ok(Options::from_environment().map_err(|error| PlaceError::from(ConnectError::from(error)))?)
 }
 
 /// The key's file: `--key`, or what the environment says if no passphrase was given.

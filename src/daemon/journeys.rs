@@ -1,28 +1,26 @@
 //! The engine of the shipped binary: a policy's repository is opened, and the journeys do the work.
 //!
-//! Owns the reading of keys by reference, the first probe of a store, and the words in which errors reach the catalog. Nothing is kept open between runs: a key
+//! Owns the first probe of a store, and the words in which errors reach the catalog. Nothing is kept open between runs: a key
 //! that was replaced counts from the next run on, and no secret stays in memory while nothing runs.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::engine::{Engine, Outcome, Progress, ProgressCell, RunContext, RunReport, Task};
+use super::place::{self, OpenStoreError};
+use super::secret::{self, SecretError};
 use crate::catalog::{Counts, DrillFindings};
 use crate::clock::{Clock, SystemClock};
 use crate::names::hex;
 use crate::pack::record;
 use crate::policy::{RepositoryConfig, SecretRef};
 use crate::repository::{self, Access, Hint, Repository, Selection};
-use crate::seal::key::{Key, Role};
-use crate::seal::sheet::{self, SheetError};
-use crate::store::cached;
-use crate::store::local::{LocalStore, OpenError};
+use crate::seal::key::Role;
+use crate::store::{Class, cached};
 use crate::store::probe::{self, StoreMode};
-use crate::store::{Class, Store};
 use crate::{backup, drill, restore};
 
 /// The store is probed again after so long.
@@ -34,54 +32,11 @@ const PROGRESS_EVERY: Duration = Duration::from_millis(500);
 pub struct Journeys;
 
 #[derive(Debug, thiserror::Error)]
-pub enum KeyError {
-    #[error("the key {reference} cannot be read")]
-    Read {
-        reference: String,
-        #[source]
-        cause: std::io::Error,
-    },
-    #[error("the key {reference} is open to other users (mode {mode:o}); run `chmod 600` on it")]
-    Open { reference: String, mode: u32 },
-    #[error("the key {reference} names nothing: {missing} is not set")]
-    Unset { reference: String, missing: &'static str },
-    #[error("the key {reference} is no good")]
-    Sheet {
-        reference: String,
-        #[source]
-        cause: SheetError,
-    },
-}
-
-/// Reads a key by its reference. A file that other users may read is refused: its secret is out already.
-pub fn read_key(reference: &SecretRef) -> Result<Key, KeyError> {
-    let shown = reference.to_string();
-    let from_file = |path: &Path| {
-        let read = |cause| KeyError::Read { reference: shown.clone(), cause };
-        let mode = fs::metadata(path).map_err(read)?.permissions().mode() & 0o777;
-        if mode & 0o007 != 0 || mode & 0o020 != 0 {
-            return Err(KeyError::Open { reference: shown.clone(), mode });
-        }
-        fs::read_to_string(path).map(zeroize::Zeroizing::new).map_err(read)
-    };
-    let unset = |missing| KeyError::Unset { reference: shown.clone(), missing };
-    let text = match reference {
-        SecretRef::File(path) => from_file(path)?,
-        SecretRef::Credential(name) => {
-            let directory = std::env::var_os("CREDENTIALS_DIRECTORY").ok_or(unset("CREDENTIALS_DIRECTORY"))?;
-            from_file(&PathBuf::from(directory).join(name))?
-        }
-        SecretRef::Env(name) => zeroize::Zeroizing::new(std::env::var(name).map_err(|_| unset("the variable"))?),
-    };
-    sheet::read(&text).map_err(|cause| KeyError::Sheet { reference: shown, cause })
-}
-
-#[derive(Debug, thiserror::Error)]
 enum Failure {
     #[error(transparent)]
-    Key(#[from] KeyError),
+    Key(#[from] SecretError),
     #[error(transparent)]
-    Open(#[from] OpenError),
+    Open(#[from] OpenStoreError),
     #[error(transparent)]
     Repository(#[from] repository::Error),
     #[error(transparent)]
@@ -122,7 +77,8 @@ impl Failure {
             (Some(error), _) if error.is_damage() => "damage",
             (Some(_), _) => "repository",
             (None, Failure::Key(_)) => "key",
-            (None, Failure::Open(_)) => "store",
+            (None, Failure::Open(OpenStoreError::Secret(_))) => "key",
+            (None, Failure::Open(OpenStoreError::Place(_))) => "store",
             (None, Failure::Backup(backup::Error::Source(_))) => "source",
             (None, Failure::Drill(drill::Error::NoPoint)) => "no_point",
             (None, Failure::Drill(drill::Error::Scratch(_) | drill::Error::Restore(_))) => "scratch",
@@ -133,6 +89,7 @@ impl Failure {
     fn hint(&self) -> Option<String> {
         match self {
             Failure::Drill(drill::Error::Restore(error)) => error.hint(),
+            Failure::Open(OpenStoreError::Place(error)) => error.hint(),
             failure => failure.repository().and_then(Hint::hint),
         }
     }
@@ -150,9 +107,8 @@ impl Failure {
 }
 
 fn open(config: &RepositoryConfig, key: &SecretRef, cache: &Path) -> Result<Repository, Failure> {
-    let key = read_key(key)?;
-    let store: Arc<dyn Store> = Arc::new(LocalStore::open(config.url.path())?);
-    let store = cached::near(store, Some(cache.to_owned()), key.repository());
+    let key = secret::key(key)?;
+    let store = cached::near(place::open(config)?, Some(cache.to_owned()), key.repository());
     let repository = Repository::open(store, key)?;
     keep_probed(&repository, cache)?;
     Ok(repository)
@@ -239,7 +195,7 @@ fn backup_of(task: &Task, run: &RunContext) -> Result<RunReport, Failure> {
 fn drill_of(task: &Task, files: u32, run: &RunContext) -> Result<RunReport, Failure> {
     let key = task.repository.read_key.as_ref().unwrap_or(&task.repository.key);
     // Another host's policy of the same name proves nothing about this one's snapshots.
-    let writer = Access::new(read_key(&task.repository.key)?).writer.map(|writer| writer.id);
+    let writer = Access::new(secret::key(&task.repository.key)?).writer.map(|writer| writer.id);
     let repository = open(&task.repository, key, &task.cache)?;
     let request = drill::Request {
         selection: Selection { policy: Some(task.policy.name.to_string()), writer, ..Selection::default() },

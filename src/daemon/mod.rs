@@ -10,8 +10,10 @@ mod core;
 pub mod engine;
 mod jobs;
 pub mod journeys;
+mod place;
 mod places;
 mod scheduler;
+mod secret;
 mod service;
 mod status;
 #[cfg(test)]

@@ -13,7 +13,7 @@ use super::model::*;
 use super::problem::Problems;
 use super::quote::{Page, SourceFile};
 use super::words::nearest;
-use super::{timing, values};
+use super::{cloud, timing, values};
 use crate::names::PolicyName;
 
 const FILES_OF_A_DRILL_MAX: u32 = 100_000;
@@ -131,7 +131,8 @@ impl Checker {
         let url = self.required(doc.url, "url", "the repository", &doc.id);
         let url = url.and_then(|text| values::repository_url(&text, &mut self.found));
         let key = self.required(doc.keys.key.clone(), "key", "the repository", &doc.id);
-        let config = self.with_keys(url, key, doc.keys);
+        let store = cloud::settings(doc.store, url.as_ref(), &mut self.found);
+        let config = self.with_keys(url, key, doc.keys, store);
         let Some(name) = name else { return };
         // The same id twice in one file is no TOML; only `lifeboat.toml` defines repositories, and two of those may be given.
         if let Some(first) = self.places.get(&name) {
@@ -148,12 +149,13 @@ impl Checker {
         url: Option<RepositoryUrl>,
         key: Option<Typed<String>>,
         keys: KeysDoc,
+        store: StoreSettings,
     ) -> Option<RepositoryConfig> {
         let found = &mut self.found;
         let key = key.and_then(|text| values::secret(&text, "key", found));
         let read_key = keys.read_key.is().and_then(|text| values::secret(&text, "read_key", found));
         let admin_key = keys.admin_key.is().and_then(|text| values::secret(&text, "admin_key", found));
-        Some(RepositoryConfig { url: url?, key: key?, read_key, admin_key })
+        Some(RepositoryConfig { url: url?, key: key?, read_key, admin_key, store })
     }
 
     fn bad_id(&mut self, kind: &str, id: &Typed<String>) {
@@ -307,7 +309,7 @@ impl Checker {
             }
             given => given.clone().is(),
         };
-        let config = self.with_keys(url, key, keys)?;
+        let config = self.with_keys(url, key, keys, StoreSettings::default())?;
         let name = RepositoryName::of_url(&config.url);
         match self.repositories.get(&name) {
             Some(Some(first)) if *first != config => {
@@ -329,7 +331,7 @@ impl Checker {
 
     fn warn_of_a_repository_inside(&mut self, source: &CheckedSource, repository: &RepositoryName) {
         let Some(Some(config)) = self.repositories.get(repository) else { return };
-        let place = config.url.path();
+        let Some(place) = config.url.address().directory() else { return };
         let inside = source.places.iter().find(|(path, _)| place.starts_with(path));
         // With patterns at work only the walk itself can tell.
         if let Some((_, spot)) =

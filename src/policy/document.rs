@@ -10,7 +10,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::found::{Found, Spot, Typed};
-use super::words::{SECRET_KEYS, nearest_key};
+use super::words::{CREDENTIALS, SECRET_KEYS, nearest_key};
 use crate::schedule::keep::RULES;
 
 /// A key that may be left out.
@@ -71,6 +71,25 @@ pub(super) struct RepositoryDoc {
     pub id: Text,
     pub url: Given<Text>,
     pub keys: KeysDoc,
+    pub store: StoreDoc,
+}
+
+/// How a bucket is spoken to.
+pub(super) struct StoreDoc {
+    pub endpoint: Given<Text>,
+    pub region: Given<Text>,
+    pub path_style: Given<Typed<bool>>,
+    pub ca_file: Given<Text>,
+    pub allow_http: Given<Typed<bool>>,
+    pub credentials: Given<Text>,
+    pub account: Given<Text>,
+    /// By `words::CREDENTIALS`.
+    pub secrets: Vec<(&'static str, &'static str, Given<Text>)>,
+    pub storage_class: Given<Text>,
+    pub metadata_storage_class: Given<Text>,
+    pub connections: Given<Typed<i64>>,
+    pub upload_rate: Given<Text>,
+    pub download_rate: Given<Text>,
 }
 
 #[derive(Clone, Default)]
@@ -141,6 +160,7 @@ pub(super) fn read(file: usize, text: &str, is_main: bool, found: &mut Found) ->
             id,
             url: reader.text(table, "url"),
             keys: reader.keys(table),
+            store: reader.store(table),
         });
     }
     document.policies = reader.children(&mut table, "policy", |reader, id, table| reader.policy(id, table));
@@ -358,6 +378,24 @@ impl Reader<'_> {
             key: self.text(table, "key"),
             read_key: self.text(table, "read_key"),
             admin_key: self.text(table, "admin_key"),
+        }
+    }
+
+    fn store(&mut self, table: &mut Table<'_>) -> StoreDoc {
+        StoreDoc {
+            endpoint: self.text(table, "endpoint"),
+            region: self.text(table, "region"),
+            path_style: self.flag(table, "path_style"),
+            ca_file: self.text(table, "ca_file"),
+            allow_http: self.flag(table, "allow_http"),
+            credentials: self.text(table, "credentials"),
+            account: self.text(table, "account"),
+            secrets: CREDENTIALS.iter().map(|(key, variable)| (*key, *variable, self.text(table, key))).collect(),
+            storage_class: self.text(table, "storage_class"),
+            metadata_storage_class: self.text(table, "metadata_storage_class"),
+            connections: self.integer(table, "connections"),
+            upload_rate: self.text(table, "upload_rate"),
+            download_rate: self.text(table, "download_rate"),
         }
     }
 

@@ -9,6 +9,7 @@
 //! ```
 
 mod check;
+mod cloud;
 mod document;
 mod found;
 mod load;

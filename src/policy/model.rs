@@ -5,15 +5,17 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use jiff::tz::TimeZone;
 
 use super::problem::Problems;
+use crate::address::Address;
 use crate::names::{NameError, PolicyName};
 use crate::schedule::Schedule;
 use crate::schedule::keep::Keep;
+use crate::units::ByteCount;
 
 /// A whole configuration directory, checked.
 #[derive(Clone, Debug, PartialEq)]
@@ -60,6 +62,30 @@ pub struct RepositoryConfig {
     pub key: SecretRef,
     pub read_key: Option<SecretRef>,
     pub admin_key: Option<SecretRef>,
+    pub store: StoreSettings,
+}
+
+/// How a bucket is spoken to, where that is not left to the environment. Without meaning for a directory, where none of it is given.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StoreSettings {
+    /// A server's URL.
+    pub endpoint: Option<String>,
+    pub region: Option<String>,
+    pub path_style: Option<bool>,
+    /// Certificates that are trusted besides the system's; absolute.
+    pub ca_file: Option<PathBuf>,
+    pub allow_http: bool,
+    /// Whether the machine's own credentials are asked for at the cloud's metadata address.
+    pub metadata_credentials: bool,
+    /// Of Azure.
+    pub account: Option<String>,
+    /// Credentials, by the names that their environment variables have.
+    pub secrets: Vec<(&'static str, SecretRef)>,
+    pub storage_class: Option<String>,
+    pub metadata_storage_class: Option<String>,
+    pub connections: Option<u32>,
+    pub upload_rate: Option<ByteCount>,
+    pub download_rate: Option<ByteCount>,
 }
 
 /// The id of a repository: written like a policy's, or the URL itself where a policy gave no other name.
@@ -92,11 +118,11 @@ impl fmt::Display for RepositoryName {
     }
 }
 
-/// Where a repository lies. This build stores in local directories only, so every one has a path.
+/// Where a repository lies: an absolute path, or a bucket.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RepositoryUrl {
     pub(super) text: String,
-    pub(super) path: PathBuf,
+    pub(super) address: Address,
 }
 
 impl RepositoryUrl {
@@ -105,9 +131,8 @@ impl RepositoryUrl {
         &self.text
     }
 
-    /// The directory; absolute.
-    pub fn path(&self) -> &Path {
-        &self.path
+    pub fn address(&self) -> &Address {
+        &self.address
     }
 }
 

@@ -50,9 +50,50 @@ fn four_lines_are_a_policy() {
     assert_eq!(policy.drill.files, 60);
     assert!(!policy.accept_partial);
     let repository = &config.repositories[&policy.repository];
-    assert_eq!(repository.url.path(), Path::new("/srv/backup"));
+    assert_eq!(repository.url.address().directory(), Some(Path::new("/srv/backup")));
+    assert_eq!(repository.store, StoreSettings::default());
     assert_eq!(repository.key, SecretRef::Credential("main".into()));
     assert_eq!((&repository.read_key, &repository.admin_key), (&None, &Some(SecretRef::Env("ADMIN".into()))));
+}
+
+#[test]
+fn a_bucket_has_settings_and_its_credentials_are_references() {
+    let main = r#"
+        [repository.cloud]
+        url = "s3://backup/web1"
+        key = "cred:writer"
+        endpoint = "https://s3.example.org"
+        region = "eu-central-1"
+        path_style = false
+        ca_file = "/etc/ssl/own.pem"
+        access_key_id = "cred:s3-id"
+        secret_access_key = "file:/etc/lifeboat/s3"
+        storage_class = "STANDARD_IA"
+        connections = 8
+        upload_rate = "20 MiB/s"
+    "#;
+    let config = check_texts(&sources(&[("lifeboat.toml", main)])).unwrap();
+    let store = &config.repositories[&"cloud".parse().unwrap()].store;
+    assert_eq!(store.endpoint.as_deref(), Some("https://s3.example.org"));
+    assert_eq!((store.path_style, store.allow_http, store.connections), (Some(false), false, Some(8)));
+    assert_eq!(store.upload_rate, Some(crate::units::ByteCount(20 << 20)));
+    let secrets: Vec<_> = store.secrets.iter().map(|(name, secret)| format!("{name}={secret}")).collect();
+    assert_eq!(secrets, ["AWS_ACCESS_KEY_ID=cred:s3-id", "AWS_SECRET_ACCESS_KEY=file:/etc/lifeboat/s3"]);
+}
+
+#[test]
+fn a_credential_that_was_written_out_is_refused_and_shown_nowhere() {
+    let main = "[repository.c]\nurl = \"s3://b\"\nkey = \"cred:w\"\nsecret_access_key = \"hunter2\"\nsas_token = 5\n";
+    let found = problems(&[("lifeboat.toml", main)]);
+    assert_eq!(found.list.len(), 2);
+    assert!(!format!("{found:?}").contains("hunter2"), "{found:?}");
+}
+
+#[test]
+fn settings_of_a_bucket_beside_a_directory_are_a_mistake() {
+    let main = "[repository.d]\nurl = \"/srv/b\"\nkey = \"cred:w\"\nregion = \"x\"\nallow_http = true\n";
+    let found = problems(&[("lifeboat.toml", main)]);
+    assert_eq!(found.list.iter().map(|problem| problem.code).collect::<Vec<_>>(), ["E123", "E123"]);
 }
 
 #[test]
@@ -222,10 +263,11 @@ fn values_are_good_or_named_by_their_code() {
         (r#"key = "env:1A""#, "E120"),
         (r#"key = "cmd:pass show""#, "E120"),
         (r#"key = """#, "E120"),
-        (r#"repo = "gs://b""#, "E118"),
+        (r#"repo = "gs://""#, "E118"),
+        (r#"repo = "sftp://h/b""#, "E118"),
         (r#"repo = "./b""#, "E118"),
         (r#"repo = "file://b""#, "E118"),
-        (r#"repo = "file:///b%20""#, "E118"),
+        (r#"repo = "file:///b%2""#, "E118"),
         (r#"repo = "/a/../b""#, "E117"),
         (r#"repo = "Main""#, "E119"),
         (r#"repo = """#, "E119"),

@@ -13,15 +13,13 @@ use super::found::{Found, Typed};
 use super::model::{RepositoryUrl, SecretRef};
 use super::quote::without_url_users;
 use super::words::nearest;
+use crate::address::{Address, AddressError};
 use crate::names::escape;
 
 type Text = Typed<String>;
 
 /// A path of a Unix socket has to fit the kernel's `sun_path`, NUL included.
 const SOCKET_BYTES_MAX: usize = 107;
-
-/// Stores that Lifeboat will know, of which this build knows none.
-const CLOUDS: [&str; 6] = ["s3://", "gs://", "az://", "azblob://", "sftp://", "rest:"];
 
 /// What may be quoted in a message: harmless, short, and without the user part of a URL.
 pub(super) fn shown(text: &str) -> String {
@@ -61,37 +59,36 @@ pub(super) fn looks_like_url(text: &str) -> bool {
 }
 
 pub(super) fn repository_url(text: &Text, found: &mut Found) -> Option<RepositoryUrl> {
+    const FORMS: &str = "write an absolute path, s3://bucket/prefix, gs://bucket/prefix or az://container/prefix";
     let typed = text.value.as_str();
-    let lower = typed.to_ascii_lowercase();
-    if let Some(cloud) = CLOUDS.iter().find(|cloud| lower.starts_with(**cloud)) {
-        let scheme = cloud.trim_end_matches(['/', ':']);
-        found
-            .add("E118", &text.spot, format!("this build stores in local directories only, and not in {scheme}"))
-            .hint("give the absolute path of a directory; it may be a mounted file system");
-        return None;
-    }
-    let path = match typed.split_once("://") {
-        Some(("file", path)) => path,
-        Some(_) => {
-            found
-                .add("E118", &text.spot, format!("\"{}\" is no repository URL", shown(typed)))
-                .hint("write an absolute path, or file:///path");
+    let address = match Address::parse(typed) {
+        Ok(Address::Directory(_)) if !typed.contains("://") && !typed.starts_with('/') => {
+            let message = format!("\"{}\" is no repository URL: its path is not absolute", shown(typed));
+            found.add("E118", &text.spot, message).hint("write an absolute path, or file:///path with three slashes");
             return None;
         }
-        None => typed,
+        Ok(Address::Directory(path)) => {
+            let path = Typed { value: path.to_string_lossy().into_owned(), spot: text.spot.clone() };
+            Address::Directory(absolute_path(&path, "the place of a repository", found)?)
+        }
+        Ok(address) => address,
+        Err(AddressError::Unsupported { instead, .. }) => {
+            found
+                .add("E118", &text.spot, format!("\"{}\" is a place that this build cannot store to", shown(typed)))
+                .hint(instead);
+            return None;
+        }
+        Err(AddressError::Malformed { problem, .. }) => {
+            let message = format!("\"{}\" is no repository URL: it {problem}", shown(typed));
+            found.add("E118", &text.spot, message).hint(FORMS);
+            return None;
+        }
+        Err(AddressError::Empty) => {
+            found.add("E118", &text.spot, "the repository's URL is empty").hint(FORMS);
+            return None;
+        }
     };
-    if !path.starts_with('/') {
-        let message = format!("\"{}\" is no repository URL: its path is not absolute", shown(typed));
-        found.add("E118", &text.spot, message).hint("write an absolute path, or file:///path with three slashes");
-        return None;
-    }
-    if path.len() < typed.len() && path.contains(['%', '?', '#']) {
-        found.add("E118", &text.spot, "a file URL has no `%`, `?` or `#` here").hint("write the plain path instead");
-        return None;
-    }
-    let path = Typed { value: path.to_owned(), spot: text.spot.clone() };
-    let path = absolute_path(&path, "the place of a repository", found)?;
-    Some(RepositoryUrl { text: typed.to_owned(), path })
+    Some(RepositoryUrl { text: typed.to_owned(), address })
 }
 
 /// A reference to a secret. No message holds what was typed: it may be the secret.

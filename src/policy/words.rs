@@ -3,7 +3,27 @@
 //! Owns which keys hold secrets and which may be seen. Refuses to say where a key belongs: that is `document`'s matter.
 
 /// Keys whose values are references to secrets, or the secret itself by mistake.
-pub(super) const SECRET_KEYS: [&str; 3] = ["key", "read_key", "admin_key"];
+pub(super) const SECRET_KEYS: [&str; 9] = [
+    "key",
+    "read_key",
+    "admin_key",
+    "access_key_id",
+    "secret_access_key",
+    "session_token",
+    "account_key",
+    "sas_token",
+    "service_account",
+];
+
+/// Credentials of clouds, and the variables that hold them where the environment does.
+pub(super) const CREDENTIALS: [(&str, &str); 6] = [
+    ("access_key_id", "AWS_ACCESS_KEY_ID"),
+    ("secret_access_key", "AWS_SECRET_ACCESS_KEY"),
+    ("session_token", "AWS_SESSION_TOKEN"),
+    ("account_key", "AZURE_STORAGE_ACCOUNT_KEY"),
+    ("sas_token", "AZURE_STORAGE_SAS_TOKEN"),
+    ("service_account", "GOOGLE_SERVICE_ACCOUNT_KEY"),
+];
 
 /// Every other key of every table.
 const PUBLIC_KEYS: &[&str] = &[
@@ -18,6 +38,18 @@ const PUBLIC_KEYS: &[&str] = &[
     "socket",
     "open_status",
     "hosts",
+    "endpoint",
+    "region",
+    "path_style",
+    "ca_file",
+    "allow_http",
+    "credentials",
+    "account",
+    "storage_class",
+    "metadata_storage_class",
+    "connections",
+    "upload_rate",
+    "download_rate",
     "url",
     "source",
     "repo",
@@ -47,7 +79,7 @@ const PUBLIC_KEYS: &[&str] = &[
 ];
 
 /// Words of other tools, and ours for them.
-const SYNONYMS: [(&str, &str); 16] = [
+const SYNONYMS: [(&str, &str); 20] = [
     ("retention", "keep"),
     ("prune", "keep"),
     ("path", "paths"),
@@ -64,6 +96,10 @@ const SYNONYMS: [(&str, &str); 16] = [
     ("label", "tags"),
     ("bind", "listen"),
     ("one_fs", "one_file_system"),
+    ("access_key", "access_key_id"),
+    ("secret_key", "secret_access_key"),
+    ("endpoint_url", "endpoint"),
+    ("cacert", "ca_file"),
 ];
 
 /// Longer text is no slip of the finger, and the distance takes time by its length.

@@ -147,6 +147,9 @@ impl Hint for Error {
 }
 
 fn store_hint(error: &StoreError) -> Option<String> {
+    if let Some(hint) = error.hint() {
+        return Some(hint.to_owned());
+    }
     let text = match error.class {
         Class::Full => "free some space; what was uploaded stays and is found again",
         Class::Denied => "check the rights of this user, or the store's credentials",

@@ -9,11 +9,11 @@ use std::path::{Path, PathBuf};
 use super::content::{Indexes, Stored};
 use super::select::{Picked, Selection, Step};
 use super::{Control, Error, Overwrite, Request, Result, told};
+use crate::address::Address;
 use crate::names::escape;
 use crate::pack::entry::{Content, Entry, Extent, Kind};
 use crate::pack::list::ListReader;
 use crate::repository::{Index, Repository, Scope};
-use crate::store::address::Address;
 use crate::target::{OwnerBy, State, Target, TargetOptions};
 use crate::units::ByteCount;
 
@@ -300,7 +300,7 @@ fn refuse_own_store(repository: &Repository, to: &Path) -> Result<()> {
         return Ok(());
     }
     let Ok(address) = Address::parse(url) else { return Ok(()) };
-    let Ok(store) = address.directory().canonicalize() else { return Ok(()) };
+    let Some(Ok(store)) = address.directory().map(Path::canonicalize) else { return Ok(()) };
     let (resolved, rest) = existing(to)?;
     if resolved.join(rest).starts_with(&store) {
         return Err(Error::InRepository { to: to.to_owned() });

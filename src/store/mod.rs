@@ -10,6 +10,7 @@ pub mod address;
 pub mod backoff;
 pub mod cached;
 pub mod copies;
+pub mod cloud;
 pub mod create_once;
 mod drive;
 pub mod local;
@@ -156,7 +157,7 @@ pub enum Class {
 
 /// A store's refusal: which call on which key, and why.
 #[derive(Debug, thiserror::Error)]
-#[error("{store}: cannot {verb} {key}")]
+#[error("{store}: cannot {verb} {}", if key.is_empty() { "its objects" } else { key })]
 pub struct StoreError {
     pub class: Class,
     pub store: String,
@@ -177,6 +178,11 @@ impl StoreError {
         cause: impl Into<Box<dyn std::error::Error + Send + Sync>>,
     ) -> Self {
         Self { class, store: store.to_owned(), verb, key: key.to_string(), cause: cause.into() }
+    }
+
+    /// The next step that a cloud's refusal asks for, where there is one.
+    pub fn hint(&self) -> Option<&'static str> {
+        crate::bucket::refusal::of(&*self.cause).and_then(crate::bucket::Refusal::hint)
     }
 
     pub fn is_not_found(&self) -> bool {

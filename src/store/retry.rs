@@ -4,6 +4,8 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use super::backoff::Pace;
 use super::{Class, Copies, Create, Leftover, Listed, Result, Store, Swept, Upload};
@@ -12,6 +14,9 @@ use crate::names::{ObjectKey, SessionId};
 pub struct Retry<S> {
     store: S,
     pace: Pace,
+    /// Until the store has answered once: where nobody ever answered, a wrong address is likelier than a break.
+    first: Option<Pace>,
+    answered: AtomicBool,
 }
 
 impl<S: Store> Retry<S> {
@@ -20,21 +25,38 @@ impl<S: Store> Retry<S> {
     }
 
     pub fn at(store: S, pace: Pace) -> Self {
-        Self { store, pace }
+        Self { store, pace, first: None, answered: AtomicBool::new(false) }
+    }
+
+    /// At the usual pace once the store has answered; before, it gets six attempts within three to seven seconds.
+    pub fn hasty_at_first(store: S) -> Self {
+        Self::over(store).first_at(Pace::new(6, Duration::from_millis(200), Duration::from_secs(15)))
+    }
+
+    pub fn first_at(self, pace: Pace) -> Self {
+        Self { first: Some(pace), ..self }
     }
 
     fn patiently<T>(&self, call: impl Fn(&S) -> Result<T>) -> Result<T> {
         let mut attempt = 1;
         loop {
-            match call(&self.store) {
-                Err(error) if matches!(error.class, Class::Transient | Class::Ambiguous) => {
-                    if !self.pace.wait_after(attempt) {
-                        return Err(error);
-                    }
-                    attempt += 1;
-                }
-                answer => return answer,
+            let answer = call(&self.store);
+            let later = match &answer {
+                Err(error) => matches!(error.class, Class::Transient | Class::Ambiguous),
+                Ok(_) => false,
+            };
+            if !later {
+                self.answered.store(true, Ordering::Relaxed);
+                return answer;
             }
+            let pace = match &self.first {
+                Some(first) if !self.answered.load(Ordering::Relaxed) => first,
+                _ => &self.pace,
+            };
+            if !pace.wait_after(attempt) {
+                return answer;
+            }
+            attempt += 1;
         }
     }
 }
@@ -93,6 +115,6 @@ impl<S: Store> Store for Retry<S> {
     }
 
     fn fresh(&self) -> Option<Arc<dyn Store>> {
-        self.store.fresh().map(|store| Arc::new(Retry { store, pace: self.pace.clone() }) as Arc<dyn Store>)
+        self.store.fresh().map(|store| Arc::new(Retry::at(store, self.pace.clone())) as Arc<dyn Store>)
     }
 }

@@ -5,7 +5,9 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use lifeboat::store::address::{self, Address};
+use lifeboat::address::Address;
+use lifeboat::bucket::Options;
+use lifeboat::store::address::{self, PlaceError};
 use lifeboat::store::local::{LocalStore, OpenError};
 use lifeboat::store::{Class, Create, Store};
 use tempfile::TempDir;
@@ -235,10 +237,13 @@ fn free_space_is_told() {
 fn an_address_opens_what_it_created() {
     let directory = tempfile::tempdir().unwrap();
     let address = Address::parse(directory.path().join("a store/deep").to_str().unwrap()).unwrap();
-    assert!(matches!(address::open(&address).err(), Some(OpenError::Missing { .. })));
-    let made: Arc<dyn Store> = address::create(&address).unwrap();
+    assert!(matches!(
+        address::open(&address, &Options::default()).err(),
+        Some(PlaceError::Directory(OpenError::Missing { .. }))
+    ));
+    let made: Arc<dyn Store> = address::create(&address, &Options::default()).unwrap();
     assert_eq!(made.create(&key("s/one"), b"x").unwrap(), Create::Created);
-    assert_eq!(address::open(&address).unwrap().get(&key("s/one")).unwrap(), b"x");
+    assert_eq!(address::open(&address, &Options::default()).unwrap().get(&key("s/one")).unwrap(), b"x");
     assert_eq!(made.url(), address.url());
 }
 

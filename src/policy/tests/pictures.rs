@@ -310,7 +310,7 @@ error[E117]: a source has no `..` and no NUL in it
 }
 
 #[test]
-fn e118_a_cloud_is_refused_by_name() {
+fn e118_no_credentials_in_an_address() {
     let files = [(
         "policies/home.toml",
         r#"[policy.home]
@@ -321,13 +321,13 @@ schedule = "daily 02:00"
 keep = "7d"
 "#,
     )];
-    let expected = r#"error[E118]: this build stores in local directories only, and not in s3
+    let expected = r#"error[E118]: "s3://***@bucket/x" is no repository URL: it has a user part: credentials come from the environment or the configuration, never from an address
  --> policies/home.toml:3:8
   |
 3 | repo = "s3://***@bucket/x"
   |        ^^^^^^^^^^^^^^^^^^^
   |
-  = hint: give the absolute path of a directory; it may be a mounted file system
+  = hint: write an absolute path, s3://bucket/prefix, gs://bucket/prefix or az://container/prefix
 "#;
     assert_eq!(picture(&files), expected);
 }
@@ -344,13 +344,13 @@ schedule = "daily 02:00"
 keep = "7d"
 "#,
     )];
-    let expected = r#"error[E118]: "https://***@host/x" is no repository URL
+    let expected = r#"error[E118]: "https://***@host/x" is no repository URL: it is of a kind that Lifeboat does not know (a path with a colon begins with `./` or `/`)
  --> policies/home.toml:3:8
   |
 3 | repo = "https://***@host/x"
   |        ^^^^^^^^^^^^^^^^^^^^
   |
-  = hint: write an absolute path, or file:///path
+  = hint: write an absolute path, s3://bucket/prefix, gs://bucket/prefix or az://container/prefix
 "#;
     assert_eq!(picture(&files), expected);
 }

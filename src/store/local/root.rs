@@ -86,7 +86,7 @@ impl Root {
         let Some(text) = canonical.to_str() else {
             return Err(OpenError::NotText { path: canonical });
         };
-        let url = crate::store::address::file_url(text);
+        let url = crate::address::file_url(text);
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(CWD, &canonical, flags, Mode::empty()).map_err(|errno| failed(errno.into()))?;
         let stat = rustix::fs::fstat(&fd).map_err(|errno| failed(errno.into()))?;
