@@ -162,7 +162,7 @@ fn save(
     let doubted = index_is_doubtful(repository, &index, snapshots, refused)?;
     let reading = index.share();
     let reader = ChunkReader::new(repository, &reading, writer.id)?;
-    let packer = Packer::new(repository, session.id, session.epoch);
+    let packer = Packer::new(repository, session.id, session.epoch, control.cancel.clone());
     let shared = Shared::new(repository, control, packer, index)?;
     let workers = match request.workers {
         0 => std::thread::available_parallelism().map_or(2, |cores| cores.get()),

@@ -19,8 +19,8 @@ use crate::pack::record;
 use crate::policy::{RepositoryConfig, SecretRef};
 use crate::repository::{self, Access, Hint, Repository, Selection};
 use crate::seal::key::Role;
-use crate::store::{Class, cached};
 use crate::store::probe::{self, StoreMode};
+use crate::store::{Class, cached};
 use crate::{backup, drill, restore};
 
 /// The store is probed again after so long.

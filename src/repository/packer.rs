@@ -12,7 +12,7 @@
 //! A frame that fails its comparison takes its pack along: neither ever reaches a delta, else a later run would find its chunks and not store them again.
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -115,7 +115,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl<'a> Packer<'a> {
-    pub fn new(repository: &'a Repository, session: SessionId, epoch: u32) -> Self {
+    /// `cancel` is set by whoever wants the session to end.
+    pub fn new(repository: &'a Repository, session: SessionId, epoch: u32, cancel: Arc<AtomicBool>) -> Self {
         Self {
             repository,
             session,
@@ -127,7 +128,7 @@ impl<'a> Packer<'a> {
             finished: Arc::default(),
             last_checkpoint: Mutex::new(Instant::now()),
             stored_bytes: Arc::default(),
-            uploads: repository.store.is_remote().then(Uploads::default),
+            uploads: repository.store.is_remote().then(|| Uploads::new(cancel)),
         }
     }
 
@@ -372,7 +373,7 @@ mod tests {
     #[test]
     fn a_frame_that_does_not_open_reaches_no_delta() {
         let repository = repository();
-        let packer = Packer::new(&repository, session(), 0);
+        let packer = Packer::new(&repository, session(), 0, Arc::default());
         store(&packer, b"whole", &[(ChunkId([1; 32]), 5)]).unwrap();
         packer.turn.store(0, Ordering::Relaxed);
         let mut frame = b"\0bent".to_vec();
@@ -386,7 +387,7 @@ mod tests {
     #[test]
     fn tiny_chunks_fill_a_pack_by_its_table() {
         let repository = repository();
-        let packer = Packer::new(&repository, session(), 0);
+        let packer = Packer::new(&repository, session(), 0, Arc::default());
         let chunks: Vec<(ChunkId, u32)> =
             (0..40_000u32).map(|n| (ChunkId(*blake3::hash(&n.to_le_bytes()).as_bytes()), 1)).collect();
         for _ in 0..30 {

@@ -11,6 +11,10 @@
 //! 7. read the newest epoch: the commit counts if the boundary has not passed it by;
 //! 8. remove the session's records.
 //!
+//! On a store that is far away, calls of one step that do not need each other are made beside each other, and none of another step: the listings of 1, with
+//! that of the snapshots whose trees the record pins; and after the record stands, its second create (whether the store keeps writers apart), 3, and the
+//! listing of sessions.
+//!
 //! A slot that is taken by anything else ends the session (`Fenced`): it starts again under a new id, and finds what it uploaded.
 
 use std::time::{Duration, Instant};

@@ -9,8 +9,8 @@
 pub mod address;
 pub mod backoff;
 pub mod cached;
-pub mod copies;
 pub mod cloud;
+pub mod copies;
 pub mod create_once;
 mod drive;
 pub mod local;

@@ -415,3 +415,30 @@ fn an_upload_that_fails_ends_the_backup_and_the_next_goes_on_from_there() {
     let verified = verify::Request { level: verify::Level::Data, ..verify::Request::default() };
     assert!(verify::run(&repository, &verified, &verify::Control::default()).unwrap().is_sound());
 }
+
+#[test]
+fn a_cancelled_backup_leaves_what_is_not_yet_on_its_way_and_finds_the_rest_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let memory = MemoryStore::default();
+    let key = fresh(Arc::new(memory.clone())).1;
+    let tree = dir.path().join("tree");
+    fs::create_dir(&tree).unwrap();
+    fs::write(tree.join("noise"), noise(40 << 20, 1)).unwrap();
+    let far = Far::over(memory.clone(), Duration::from_millis(20), None);
+    let mut repository = Repository::open(Arc::new(far.clone()), Key::from_text(&key).unwrap()).unwrap();
+    repository.config.pack_bytes = 4 << 20;
+    let control = backup::Control::default();
+    let ended = std::thread::scope(|scope| {
+        let running = scope.spawn(|| backup::run(&repository, &later(), &request(&tree), &control));
+        while memory.list("d/").unwrap().len() < 2 && !running.is_finished() {
+            std::thread::yield_now();
+        }
+        control.cancel.store(true, std::sync::atomic::Ordering::Relaxed);
+        running.join().unwrap()
+    });
+    assert!(matches!(ended, Err(backup::Error::Cancelled)), "{ended:?}");
+    let stored: usize = memory.list("d/").unwrap().iter().map(|listed| listed.size as usize).sum();
+    assert!(memory.list("i/d/").unwrap().len() == 1 && memory.list("w/").unwrap().is_empty());
+    let again = backup(&repository, &tree);
+    assert!(again.counts.bytes_new as usize <= (40 << 20) - stored + (1 << 20), "what was uploaded is found again");
+}
