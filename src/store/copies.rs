@@ -103,6 +103,13 @@ impl Copies {
         self.believed.as_ref().is_none_or(|believed| lock(believed).contains(key))
     }
 
+    /// Has a fresh view believe one copy all the same.
+    pub fn believe(&self, key: &ObjectKey) {
+        if let Some(believed) = &self.believed {
+            lock(believed).insert(key.clone());
+        }
+    }
+
     /// Whether copies can be kept, as far as is known.
     pub fn work(&self) -> bool {
         !self.directory.failed.load(Ordering::Relaxed)
@@ -404,6 +411,8 @@ mod tests {
         assert_eq!(fresh.get(&old), None);
         fresh.keep(&new, b"new");
         assert_eq!(fresh.get(&new).unwrap(), b"new");
+        fresh.believe(&old);
+        assert_eq!(fresh.get(&old).unwrap(), b"old");
         assert_eq!(copies.get(&old).unwrap(), b"old");
         assert_eq!(copies.get(&new).unwrap(), b"new");
     }
@@ -413,7 +422,7 @@ mod tests {
         let (_dir, copies) = copies();
         let keys = ["s/a", "s/b", "s/c", "i/d/x", "i/s/y", "config/00000000"].map(key);
         keys.iter().for_each(|key| copies.keep(key, b"four"));
-        let listed = [Listed { key: key("s/a"), size: 4 }, Listed { key: key("s/b"), size: 5 }];
+        let listed = [("s/a", 4), ("s/b", 5)].map(|(name, size)| Listed { key: key(name), size, tag: None });
         copies.only("s/", &listed);
         copies.only("i/d/", &[]);
         copies.only("w/", &[]);

@@ -33,6 +33,20 @@ pub type Result<T> = std::result::Result<T, StoreError>;
 pub struct Listed {
     pub key: ObjectKey,
     pub size: u64,
+    /// What the store says of the object's bytes, where it says anything: other bytes have another tag. It is the store's word, and no proof.
+    pub tag: Option<Tag>,
+}
+
+/// An entity tag, hashed: stores write them in all lengths.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Tag(pub [u8; 16]);
+
+impl Tag {
+    pub fn of(text: &str) -> Self {
+        let mut tag = [0; 16];
+        tag.copy_from_slice(&blake3::hash(text.as_bytes()).as_bytes()[..16]);
+        Self(tag)
+    }
 }
 
 /// How a `create` ended. Neither answer is ambiguous to the store; a lost answer is an error of class `Ambiguous`.

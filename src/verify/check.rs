@@ -9,6 +9,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::finding::{Findings, Number, causes, sentence};
+use super::ledger::{Ledger, Mark};
 use super::{Control, Error, Result};
 use crate::names::{GroupId, ObjectKey, PackId, WriterId};
 use crate::pack::container::PackKind;
@@ -48,13 +49,34 @@ pub struct Listing {
     pub small: Vec<(ObjectKey, Meaning, u64)>,
     /// Sorted by id, so that an index's packs are found among them.
     pub packs: Vec<PackRow>,
+    /// Of all objects that have one.
+    pub marks: Vec<Mark>,
+    /// Packs that this host found sound before, and that have not changed by the store's word.
+    pub known_packs: HashSet<PackId>,
+    /// How many such objects there are.
+    pub known: u64,
 }
 
 impl Listing {
-    pub fn read(check: &Check<'_>) -> Result<Self> {
-        let listed = check.repository.store.list("").map_err(RepositoryError::from)?;
-        let mut listing = Self { objects: 0, small: vec![], packs: vec![] };
+    /// `believing`: what this host found sound before, and has a copy of if it is no data pack, need not be read again.
+    pub fn read(check: &Check<'_>, believing: bool) -> Result<Self> {
+        let store = &check.repository.store;
+        let listed = store.list("").map_err(RepositoryError::from)?;
+        let copies = store.copies();
+        let ledger = copies.filter(|_| believing).map(Ledger::open).unwrap_or_default();
+        let mut listing =
+            Self { objects: 0, small: vec![], packs: vec![], marks: vec![], known_packs: HashSet::new(), known: 0 };
         for object in listed {
+            if let (Some(copies), Some(mark)) = (copies, Mark::of(&object)) {
+                listing.marks.push(mark);
+                if ledger.has(mark) {
+                    listing.known += 1;
+                    match keys::parse(&object.key) {
+                        Some(Meaning::Pack(_, id)) => _ = listing.known_packs.insert(id),
+                        _ => copies.believe(&object.key),
+                    }
+                }
+            }
             if object.key.as_str().starts_with("tmp/") {
                 continue;
             }

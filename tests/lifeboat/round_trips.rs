@@ -180,7 +180,9 @@ fn requests_do_not_grow_with_snapshots_once_the_cache_is_warm() {
         scene.restore();
         let backup = scene.asks(|| scene.back_up()).1.by_kind();
         let restore = scene.asks(|| scene.restore()).1.by_kind();
-        (backup, restore)
+        scene.verify_at(verify::Level::Structure, &scene.cache());
+        let verify = scene.asks(|| scene.verify_at(verify::Level::Structure, &scene.cache())).1.by_kind();
+        (backup, restore, verify)
     };
     (0..2).for_each(|n| scene.back_up_a_change(n));
     let few = measure();
@@ -201,6 +203,10 @@ fn a_verify_asks_for_each_object_once() {
     reads.sort_unstable();
     let all = scene.stored("");
     assert_eq!(reads, all.iter().map(ObjectKey::as_str).collect::<Vec<_>>(), "every object, and none twice");
+    // What is listed as it was then is not asked for again, by a check that takes the store's word.
+    let (sound, asked) = scene.asks(|| scene.verify_at(verify::Level::Structure, &scene.cache()));
+    assert!(sound.is_sound() && asked.count(Call::List) == asked.calls.len(), "{:?}", asked.calls);
+    assert!(sound.notes[0].starts_with(&format!("{} objects were not read again", all.len())), "{:?}", sound.notes);
     let (sound, asked) = scene.asks(|| scene.verify_at(verify::Level::Metadata, &scene.cache()));
     assert!(sound.is_sound(), "{:?}", sound.findings);
     assert_eq!(asked.calls.iter().filter(|(call, _)| *call != Call::List).count(), all.len());
@@ -228,9 +234,15 @@ fn a_verify_looks_at_the_store_and_not_at_copies() {
         let mut bad = good.clone();
         bad[good.len() / 2] ^= 1;
         replace(&scene.memory, &key, &bad);
-        let report = scene.verify_at(verify::Level::Metadata, &scene.cache());
-        assert!(report.findings.iter().any(|finding| finding.object == key.as_str()), "{key}: {:?}", report.findings);
+        for level in [verify::Level::Structure, verify::Level::Metadata] {
+            let report = scene.verify_at(level, &scene.cache());
+            // A pack's end is as it was.
+            let told = report.findings.iter().any(|finding| finding.object == key.as_str());
+            assert_eq!(told, level > verify::Level::Structure || prefix != "m/", "{key}: {:?}", report.findings);
+        }
         replace(&scene.memory, &key, &good);
+        // Sound again, and remembered.
+        assert!(scene.verify_at(verify::Level::Structure, &scene.cache()).is_sound());
     }
     assert!(scene.verify_at(verify::Level::Data, &scene.cache()).is_sound());
 }
