@@ -3,7 +3,7 @@
 //! Owns opening of packs and frames. Metadata packs are read from this host's copies, where it keeps any: they are brought whole, those that a walk will come to
 //! next ahead of it. Memory: at most `CACHE_BYTES` of decoded frames for each reader and `PACKS_MAX` open pack keys.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{Error, Index, Repository, Result};
@@ -20,6 +20,8 @@ use crate::seal::stanza::To;
 /// Decoded frames kept by one reader of nodes.
 const CACHE_BYTES: usize = 16 << 20;
 const PACKS_MAX: usize = 4096;
+/// Bytes of packs that are brought ahead at a time: whoever looks at one directory does not fetch the names of all.
+const AHEAD_BYTES: u64 = 64 << 20;
 
 /// Keys of packs that were opened, so that each stanza is opened once, and each head read once.
 #[derive(Default)]
@@ -199,17 +201,19 @@ impl<'a> ChunkReader<'a> {
 
     /// Has copies brought of the packs that hold these nodes, which will be read soon. What cannot be had is told to whoever reads it.
     pub fn bring(&self, nodes: &mut dyn Iterator<Item = &ChunkId>) {
-        if self.repository.store.copies().is_none_or(|copies| !copies.work()) {
-            return;
+        let Some(copies) = self.repository.store.copies().filter(|copies| copies.work()) else { return };
+        let (mut seen, mut wanted, mut bytes) = (HashSet::new(), Vec::new(), 0);
+        for place in nodes.filter_map(|id| self.index.locate(id).ok().flatten()) {
+            let pack = place.pack;
+            let key = keys::pack(pack.kind, pack.id);
+            if pack.kind == PackKind::Metadata && seen.insert(pack.id) && !copies.has(&key) {
+                bytes += pack.size;
+                wanted.push((key, pack.size));
+                if bytes >= AHEAD_BYTES {
+                    break;
+                }
+            }
         }
-        let mut packs: Vec<PackRow> = nodes
-            .filter_map(|id| self.index.locate(id).ok().flatten())
-            .map(|place| place.pack)
-            .filter(|pack| pack.kind == PackKind::Metadata)
-            .collect();
-        packs.sort_unstable();
-        packs.dedup();
-        let wanted: Vec<_> = packs.iter().map(|pack| (keys::pack(pack.kind, pack.id), pack.size)).collect();
         self.repository.store.bring(&wanted);
     }
 

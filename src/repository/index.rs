@@ -160,33 +160,40 @@ impl Index {
         let mut replaced: HashSet<RunName> = HashSet::new();
         for round in 0..2 {
             let names = if round == 0 { &segments } else { &rest };
-            let numbered: Vec<(u32, RunName, u64)> =
-                (1u32..).zip(names).map(|(at, (name, size))| (index.opened + at, *name, *size)).collect();
-            let opened = each(repository.calls(), &numbered, |(number, name, size)| {
-                index.open(repository, *number, *name, Some(*size))
-            });
-            index.opened += numbered.len() as u32;
-            for ((_, name, _), run) in numbered.iter().zip(opened) {
-                if replaced.contains(name) {
-                    continue;
+            let mut next = names.iter();
+            loop {
+                let wanted = next.by_ref().filter(|(name, _)| !replaced.contains(name)).take(repository.calls());
+                let some: Vec<(u32, RunName, u64)> =
+                    (1u32..).zip(wanted).map(|(at, (name, size))| (index.opened + at, *name, *size)).collect();
+                if some.is_empty() {
+                    break;
                 }
-                match run {
-                    Ok(None) => {}
-                    Ok(Some(run)) => {
-                        let writer = name.session.writer();
-                        if let Scope::Write { group, writer: own } = scope {
-                            let of_other_group = group != run.source().group;
-                            // What a thief with a revoked key claims to have stored is no reason not to store it.
-                            if of_other_group || (writer != own && repository.revocation(writer)?.is_some()) {
-                                continue;
-                            }
-                        }
-                        // A writer speaks for its own runs only.
-                        replaced.extend(run.replaced().iter().filter(|old| old.session.writer() == writer));
-                        index.runs.push(Arc::new(run));
+                let opened = each(repository.calls(), &some, |(number, name, size)| {
+                    index.open(repository, *number, *name, Some(*size))
+                });
+                index.opened += some.len() as u32;
+                for ((_, name, _), run) in some.iter().zip(opened) {
+                    if replaced.contains(name) {
+                        continue;
                     }
-                    Err(error @ Error::Store(_)) if !error.is_damage() => return Err(error),
-                    Err(error) => refused(error),
+                    match run {
+                        Ok(None) => {}
+                        Ok(Some(run)) => {
+                            let writer = name.session.writer();
+                            if let Scope::Write { group, writer: own } = scope {
+                                let of_other_group = group != run.source().group;
+                                // What a thief with a revoked key claims to have stored is no reason not to store it.
+                                if of_other_group || (writer != own && repository.revocation(writer)?.is_some()) {
+                                    continue;
+                                }
+                            }
+                            // A writer speaks for its own runs only.
+                            replaced.extend(run.replaced().iter().filter(|old| old.session.writer() == writer));
+                            index.runs.push(Arc::new(run));
+                        }
+                        Err(error @ Error::Store(_)) if !error.is_damage() => return Err(error),
+                        Err(error) => refused(error),
+                    }
                 }
             }
             rest.retain(|(name, _)| !replaced.contains(name));

@@ -179,6 +179,7 @@ pub fn revoke_writer(repository: &Repository, clock: &dyn Clock, id: WriterId) -
     };
     let bytes = object::seal(&identity, &record::encode(&revocation));
     if repository.create(&key, &bytes)? {
+        repository.list_revoked()?;
         Ok(stand)
     } else {
         Err(Error::NoKey { what: "writer in force with the id", id: id.to_string() })
