@@ -10,6 +10,7 @@ use std::error::Error;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::{Instant, SystemTime};
 
@@ -41,7 +42,11 @@ pub(super) struct Line {
     down: Arc<Rate>,
     circuit: Circuit,
     counters: Arc<Counters>,
+    /// Seconds, by the last answer that had a date; `UNKNOWN` before.
+    ahead: AtomicI64,
 }
+
+const UNKNOWN: i64 = i64::MIN;
 
 impl Line {
     pub fn new(bucket: &str, allow_metadata: bool, connections: usize, up: Option<u64>, down: Option<u64>) -> Self {
@@ -53,7 +58,12 @@ impl Line {
             down: Arc::new(Rate::new(down)),
             circuit: Circuit::default(),
             counters: Arc::default(),
+            ahead: AtomicI64::new(UNKNOWN),
         }
+    }
+
+    pub fn clock_ahead(&self) -> Option<i64> {
+        Some(self.ahead.load(Ordering::Relaxed)).filter(|ahead| *ahead != UNKNOWN)
     }
 
     pub fn traffic(&self) -> Traffic {
@@ -141,12 +151,14 @@ impl Wire {
     ) -> Result<HttpResponse, HttpError> {
         let line = &self.line;
         let (parts, body) = response.into_parts();
+        let ahead = text(&parts.headers, header::DATE.as_str()).and_then(ahead_of);
+        line.ahead.store(ahead.unwrap_or(UNKNOWN), Ordering::Relaxed);
         let is_page =
             text(&parts.headers, header::CONTENT_TYPE.as_str()).is_some_and(|kind| kind.starts_with("text/html"));
         if parts.status.is_success() {
             // An object may be a page of its own, and then it has a tag or a date; a listing never is one.
             let known = [header::ETAG, header::LAST_MODIFIED].iter().any(|name| parts.headers.contains_key(name));
-            if is_page && (is_list || !known) {
+            if is_page && *method != Method::HEAD && (is_list || !known) {
                 return Err(line.refuse(Refusal::WebPage { status: parts.status.as_u16() }));
             }
             line.circuit.succeeded();
@@ -159,9 +171,10 @@ impl Wire {
         let answer = Answer {
             status: parts.status,
             body: &said,
-            is_page,
+            // The answer to a HEAD has the type of a page and no page: it says nothing.
+            is_page: is_page && !body.is_empty(),
             region: text(&parts.headers, "x-amz-bucket-region"),
-            ahead: text(&parts.headers, header::DATE.as_str()).and_then(ahead_of),
+            ahead,
             code: text(&parts.headers, "x-ms-error-code"),
             bucket: &line.bucket,
             is_put: *method == Method::PUT || *method == Method::POST,

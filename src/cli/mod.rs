@@ -8,6 +8,7 @@ mod backup;
 mod client;
 mod config;
 mod daemon;
+mod doctor;
 mod exit;
 mod failure;
 mod init;
@@ -55,7 +56,7 @@ struct Arguments {
 #[derive(Clone, clap::Args)]
 #[command(next_help_heading = "Options of every command")]
 pub struct Globals {
-    /// The repository: a directory, or its file:// address
+    /// The repository: a directory, or a bucket as s3://, gs:// or az://BUCKET/PREFIX
     #[arg(long, global = true, value_name = "URL", env = "LIFEBOAT_REPO", hide_env_values = true)]
     repo: Option<String>,
     /// A key file or recovery sheet; `-` reads it from standard input [env: LIFEBOAT_KEY]
@@ -94,6 +95,8 @@ enum Verb {
     Verify(verify::Arguments),
     /// Tell how much the repository holds
     Stats,
+    /// Look at everything that backups and restores rest on
+    Doctor,
     /// Keys: who may open, read and write
     #[command(subcommand)]
     Key(key::Verb),
@@ -172,6 +175,7 @@ impl Verb {
             Verb::Restore(arguments) => restore::run(context, &arguments),
             Verb::Verify(arguments) => verify::run(context, &arguments),
             Verb::Stats => stats::run(context),
+            Verb::Doctor => doctor::run(context),
             Verb::Key(verb) => key::run(context, &verb),
             Verb::Config(verb) => config::run(context, &verb),
             Verb::Daemon(arguments) => daemon::run(context, &arguments),

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::copies::{Copies, NewCopy};
-use super::{Create, Leftover, Listed, Result, Store, Swept, Upload};
+use super::{Create, Inspection, Leftover, Listed, Replace, Result, Store, Swept, Upload};
 use crate::names::{ObjectKey, RepositoryId, SessionId, hex};
 
 /// Kept whole when they pass by.
@@ -207,6 +207,15 @@ impl Store for CachedStore {
 
     fn sweep(&self, is_dead: &mut dyn FnMut(&Leftover) -> bool) -> Result<Swept> {
         self.store.sweep(is_dead)
+    }
+
+    fn replace(&self, key: &ObjectKey, bytes: &[u8]) -> Result<Replace> {
+        self.copies.remove(key);
+        self.store.replace(key, bytes)
+    }
+
+    fn inspect(&self) -> Result<Inspection> {
+        self.store.inspect()
     }
 
     fn is_remote(&self) -> bool {

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{Copies, Create, Leftover, Listed, Result, Store, Swept, Upload};
+use super::{Copies, Create, Inspection, Leftover, Listed, Replace, Result, Store, Swept, Upload};
 use crate::names::{ObjectKey, SessionId};
 
 /// Requests by verb, failed ones among them, and bytes of objects that went up and came down.
@@ -126,6 +126,14 @@ impl<S: Store> Store for Metered<S> {
 
     fn available_bytes(&self) -> Result<Option<u64>> {
         self.store.available_bytes()
+    }
+
+    fn replace(&self, key: &ObjectKey, bytes: &[u8]) -> Result<Replace> {
+        self.store.replace(key, bytes)
+    }
+
+    fn inspect(&self) -> Result<Inspection> {
+        self.store.inspect()
     }
 
     fn sweep(&self, is_dead: &mut dyn FnMut(&Leftover) -> bool) -> Result<Swept> {

@@ -17,6 +17,7 @@ pub mod local;
 pub mod memory;
 pub mod meter;
 pub mod probe;
+pub mod resist;
 pub mod retry;
 mod shared;
 
@@ -88,6 +89,17 @@ pub trait Store: Send + Sync {
     /// Bytes that can still be stored, where the store can tell.
     fn available_bytes(&self) -> Result<Option<u64>>;
 
+    /// Puts other bytes over an object. Only `resist` asks, of an object of its own, to learn whether the store refuses.
+    fn replace(&self, key: &ObjectKey, bytes: &[u8]) -> Result<Replace> {
+        let _ = (key, bytes);
+        Ok(Replace::Unknown)
+    }
+
+    /// What a store tells of itself when it is examined.
+    fn inspect(&self) -> Result<Inspection> {
+        Ok(Inspection::default())
+    }
+
     /// Removes what crashes left of unfinished writes, where `is_dead` says so. All leftovers are listed before the first question is asked, so
     /// whoever lists sessions to answer it sees every session that a leftover may belong to.
     fn sweep(&self, is_dead: &mut dyn FnMut(&Leftover) -> bool) -> Result<Swept> {
@@ -115,6 +127,24 @@ pub trait Store: Send + Sync {
     fn fresh(&self) -> Option<Arc<dyn Store>> {
         None
     }
+}
+
+/// How a `replace` ended, if it was not refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Replace {
+    Done,
+    /// This store has no way to try.
+    Unknown,
+}
+
+/// What is known of a store beyond its objects.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Inspection {
+    /// Seconds that this machine's clock is ahead of the store's, by the last answer.
+    pub clock_ahead: Option<i64>,
+    /// What crashes left of unfinished writes, where the store can tell.
+    pub leftovers: Option<Vec<Leftover>>,
 }
 
 /// What a sweep removed.

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::backoff::Pace;
-use super::{Class, Copies, Create, Leftover, Listed, Result, Store, Swept, Upload};
+use super::{Class, Copies, Create, Inspection, Leftover, Listed, Replace, Result, Store, Swept, Upload};
 use crate::names::{ObjectKey, SessionId};
 
 pub struct Retry<S> {
@@ -96,6 +96,14 @@ impl<S: Store> Store for Retry<S> {
 
     fn available_bytes(&self) -> Result<Option<u64>> {
         self.patiently(|store| store.available_bytes())
+    }
+
+    fn replace(&self, key: &ObjectKey, bytes: &[u8]) -> Result<Replace> {
+        self.store.replace(key, bytes)
+    }
+
+    fn inspect(&self) -> Result<Inspection> {
+        self.store.inspect()
     }
 
     fn sweep(&self, is_dead: &mut dyn FnMut(&Leftover) -> bool) -> Result<Swept> {

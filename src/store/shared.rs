@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::{Copies, Create, Leftover, Listed, Result, Store, Swept, Upload};
+use super::{Copies, Create, Inspection, Leftover, Listed, Replace, Result, Store, Swept, Upload};
 use crate::names::{ObjectKey, SessionId};
 
 macro_rules! store_behind {
@@ -43,6 +43,14 @@ macro_rules! store_behind {
 
             fn available_bytes(&self) -> Result<Option<u64>> {
                 (**self).available_bytes()
+            }
+
+            fn replace(&self, key: &ObjectKey, bytes: &[u8]) -> Result<Replace> {
+                (**self).replace(key, bytes)
+            }
+
+            fn inspect(&self) -> Result<Inspection> {
+                (**self).inspect()
             }
 
             fn sweep(&self, is_dead: &mut dyn FnMut(&Leftover) -> bool) -> Result<Swept> {
