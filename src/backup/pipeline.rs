@@ -24,7 +24,7 @@ use super::{Control, Error, Result};
 use crate::chunk::gear::Gear;
 use crate::names::ChunkId;
 use crate::pack::entry::Entry;
-use crate::repository::{Index, Packer, Repository};
+use crate::repository::{self, Index, Packer, Repository};
 use crate::seal::key::IdKeys;
 use crate::source::bucket::{Fetch, Fetcher, Listed};
 use crate::source::problem::Problem;
@@ -125,6 +125,11 @@ impl<'a> Shared<'a> {
 
     /// Ends the attempt; the first reason is kept.
     pub fn fail(&self, error: Error) {
+        // An upload that breaks off because of a cancel is no reason of its own.
+        let error = match error {
+            Error::Repository(repository::Error::Store(_)) if self.control.is_cancelled() => Error::Cancelled,
+            error => error,
+        };
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
         self.stop.store(true, Ordering::SeqCst);
     }

@@ -156,7 +156,7 @@ fn save(
     let doubted = index_is_doubtful(repository, &index, snapshots, refused)?;
     let reading = index.share();
     let reader = ChunkReader::new(repository, &reading, writer.id)?;
-    let packer = Packer::new(repository, session.id, session.epoch);
+    let packer = Packer::new(repository, session.id, session.epoch, control.cancel.clone());
     let shared = Shared::new(repository, control, packer, index)?;
     let workers = match request.workers {
         0 => std::thread::available_parallelism().map_or(2, |cores| cores.get()),
@@ -225,7 +225,7 @@ fn save(
             // to be found.
             if !matches!(error, Error::Worker | Error::Repository(repository::Error::SelfCheck)) {
                 let _ = shared.nodes.flush(&shared);
-                let _ = shared.packer.finish_packs();
+                let _ = shared.packer.end_early();
                 let _ = tally.checkpoint(&shared);
             }
             tally.session.abandon();

@@ -8,13 +8,14 @@ use std::sync::Arc;
 use super::Globals;
 use super::failure::{Failure, Result};
 use super::screen::Screen;
-use super::secrets;
+use super::{memory, secrets};
 use crate::address::Address;
 use crate::bucket::{ConnectError, Options};
 use crate::repository::{self, Repository};
 use crate::seal::key::Key;
 use crate::store::Store;
 use crate::store::address::{self, PlaceError};
+use crate::store::cached;
 
 /// Names the key's file, as `--key` does.
 const KEY_VARIABLE: &str = "LIFEBOAT_KEY";
@@ -66,5 +67,6 @@ fn slot(store: &dyn Store, path: &Path, screen: &Screen) -> Result<Key> {
 pub fn repository(globals: &Globals, screen: &Screen) -> Result<Repository> {
     let store = store(globals)?;
     let key = key(globals, &*store, screen)?;
-    Ok(Repository::open(store, key)?)
+    let near = cached::near(store, memory::directory(), key.repository());
+    Ok(Repository::open(near, key)?)
 }

@@ -20,6 +20,7 @@ mod messages;
 mod policies;
 mod restore;
 mod roles;
+mod round_trips;
 mod store_cloud_doubles;
 mod store_cloud_faults;
 mod store_cloud_long;

@@ -2,6 +2,7 @@
 
 pub mod census;
 pub mod cloud;
+pub mod far;
 pub mod faulty;
 pub mod journey;
 pub mod listing;
