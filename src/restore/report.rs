@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Progress, told};
 use crate::names::{TreePath, escape};
+use crate::pack::entry::Entry;
 use crate::target::{Attribute, Outcome};
 
 /// Problems kept by name, of each sort.
@@ -185,6 +186,18 @@ impl Notes {
             lost.lock().unwrap_or_else(PoisonError::into_inner).insert(mark(path, &Attribute::Device));
         }
         self.loss(sentence);
+    }
+
+    /// `entry` became another name of what stands at `first`: what that lacks, it lacks.
+    pub fn shares_losses(&self, first: &TreePath, entry: &Entry) {
+        let Some(lost) = &self.lost else { return };
+        let mut lost = lost.lock().unwrap_or_else(PoisonError::into_inner);
+        let xattrs = entry.xattrs.iter().map(|(name, _)| Attribute::Xattr(name.clone()));
+        for what in [Attribute::Owner, Attribute::Mode, Attribute::Times].into_iter().chain(xattrs) {
+            if lost.contains(&mark(first, &what)) {
+                lost.insert(mark(&entry.path, &what));
+            }
+        }
     }
 
     pub fn is_lost_entry(&self, path: &TreePath) -> bool {

@@ -458,6 +458,7 @@ impl Run<'_, '_> {
                 if lost {
                     return Ok(Some(entry));
                 }
+                self.notes.shares_losses(first, &entry);
                 match entry.kind {
                     Kind::File { .. } => self.notes.wrote(0),
                     _ => self.notes.rest().others += 1,
