@@ -21,6 +21,7 @@ mod shared;
 
 use std::ops::Range;
 
+use crate::bucket::Traffic;
 use crate::names::{ObjectKey, SessionId};
 
 pub type Result<T> = std::result::Result<T, StoreError>;
@@ -75,6 +76,11 @@ pub trait Store: Send + Sync {
     fn replace(&self, key: &ObjectKey, bytes: &[u8]) -> Result<Replace> {
         let _ = (key, bytes);
         Ok(Replace::Unknown)
+    }
+
+    /// Requests that went out so far, repeated ones among them; none from a store that makes none.
+    fn traffic(&self) -> Option<Traffic> {
+        None
     }
 
     /// What a store tells of itself when it is examined.
