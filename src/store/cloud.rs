@@ -8,6 +8,7 @@
 //! unlinked temporary file and a multipart upload, in parts of `PART_BYTES`. A crash leaves no object; unfinished multipart uploads are the bucket's
 //! own to end (a lifecycle rule), and `doctor` names them.
 
+mod unfinished;
 mod upload;
 
 use std::ops::Range;
@@ -20,10 +21,10 @@ use object_store::path::Path;
 use object_store::{Attribute, Attributes, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 
 use super::retry::Retry;
-use super::{Class, Create, Listed, Result, Store, StoreError, Upload};
+use super::{Class, Create, Inspection, Listed, Replace, Result, Store, StoreError, Upload};
 use crate::address::BucketAddress;
 use crate::bucket::refusal::{self, Kind, Refusal};
-use crate::bucket::{Bucket, ConnectError, Options, StorageClasses};
+use crate::bucket::{Bucket, ConnectError, Options, StorageClasses, Traffic};
 use crate::names::{ObjectKey, SessionId};
 use crate::pack::keys;
 
@@ -286,6 +287,21 @@ impl Store for CloudStore {
             Err(error) if error.is_not_found() => Ok(()),
             answer => answer,
         }
+    }
+
+    fn replace(&self, key: &ObjectKey, bytes: &[u8]) -> Result<Replace> {
+        let payload = PutPayload::from_bytes(Bytes::copy_from_slice(bytes));
+        self.put_by(key, payload, PutMode::Overwrite).map(|_| Replace::Done)
+    }
+
+    fn traffic(&self) -> Option<Traffic> {
+        Some(self.0.bucket.traffic())
+    }
+
+    fn inspect(&self) -> Result<Inspection> {
+        let leftovers = unfinished::uploads(&self.0.bucket)
+            .map_err(|error| self.refuse("list the unfinished uploads of", "", error))?;
+        Ok(Inspection { clock_ahead: self.0.bucket.clock_ahead(), leftovers })
     }
 
     /// Clouds do not tell.

@@ -60,7 +60,7 @@ fn hash_of(key: &ObjectKey, body: &[u8]) -> [u8; HASH_BYTES] {
     *hasher.finalize().as_bytes()
 }
 
-fn object(key: &ObjectKey, body: &str) -> Vec<u8> {
+pub(super) fn object(key: &ObjectKey, body: &str) -> Vec<u8> {
     let mut bytes = body.as_bytes().to_vec();
     bytes.extend_from_slice(&hash_of(key, body.as_bytes()));
     bytes

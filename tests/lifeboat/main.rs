@@ -1,11 +1,13 @@
 //! Every test from outside, in one binary that links once.
 
 mod backup;
+mod bucket_source;
 mod cli;
 mod daemon;
 mod damage;
 mod drill;
 mod formats;
+mod hands_read;
 mod kill;
 mod memory;
 mod policies;
