@@ -3,7 +3,7 @@
 //! Order (each step durable before the next): sources opened; session announced, parents pinned; index loaded; packs and deltas while the walk goes on; last packs, last
 //! delta, segments; manifest. A run that ends early leaves a delta of the packs that it finished, so the next one finds them.
 
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
@@ -103,8 +103,10 @@ fn attempt_once(repository: &Repository, clock: &dyn Clock, request: &Request, c
         inputs.push(Input::Files(Walk::new(path, options)?));
     }
     for bucket in &request.buckets {
+        let name = PathBuf::from(std::ffi::OsString::from_vec(bucket::source_name(bucket)));
+        let excludes = Excludes::new(&name, &request.excludes, &request.exclude_files)?;
         Listing::probe(bucket)?;
-        inputs.push(Input::Bucket(bucket.clone()));
+        inputs.push(Input::Bucket(bucket.clone(), excludes));
     }
     let allowed = Excludes::new(Path::new("/"), &request.allow_unreadable, &[])?;
 

@@ -54,7 +54,7 @@ impl Excludes {
         Ok(Self((!built.is_empty()).then_some(built)))
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.0.is_none()
     }
 
