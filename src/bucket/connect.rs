@@ -9,13 +9,14 @@ use std::sync::Arc;
 
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
+use object_store::client::{HttpClient, HttpConnector};
 use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
 use object_store::signer::Signer;
 use object_store::{BackoffConfig, Certificate, ClientOptions, ObjectStore, RetryConfig};
 
 use super::exact::Signing;
 use super::options::{OptionError, Options, is_true};
-use super::wire::Connector;
+use super::wire::{Connector, Line};
 use crate::address::{BucketAddress, Cloud};
 
 /// Why there is no client for an address.
@@ -62,19 +63,23 @@ impl ConnectError {
 }
 
 type Client = (Arc<dyn ObjectStore>, Arc<dyn Signer>);
+/// A signer, and a client for what it signs.
+type Side = (Arc<dyn Signer>, HttpClient);
 
-/// The client of a bucket. Its requests pass `connector`.
+/// The client of a bucket. All requests pass `line`.
 pub(super) fn connect(
     address: &BucketAddress,
     options: &Options,
-    connector: Connector,
-) -> Result<Client, ConnectError> {
-    let base = base(options)?;
-    match address.cloud {
-        Cloud::S3 => s3(address, options, base, connector),
-        Cloud::Gcs => gcs(address, options, base, connector),
-        Cloud::Azure => azure(address, options, base, connector),
-    }
+    line: &Arc<Line>,
+) -> Result<(Arc<dyn ObjectStore>, Side), ConnectError> {
+    let (base, connector) = (base(options)?, Connector(line.clone()));
+    let side = connector.connect(&base).map_err(client_error(address))?;
+    let (objects, signer) = match address.cloud {
+        Cloud::S3 => s3(address, options, base, connector)?,
+        Cloud::Gcs => gcs(address, options, base, connector)?,
+        Cloud::Azure => azure(address, options, base, connector)?,
+    };
+    Ok((objects, (signer, side)))
 }
 
 /// What every request has in common. Nothing is repeated here: see `store::retry`.
