@@ -25,6 +25,7 @@ use crate::pack::node::PATH_BYTES_MAX;
 use crate::pack::record::Time;
 use crate::pack::tree::{Origin, Root, TreeBuilder, TreeReader};
 use crate::repository::ChunkReader;
+use crate::source::exclude::Excludes;
 use crate::source::meta::{self, Owners};
 use crate::source::problem::ProblemKind;
 use crate::source::stat::{FileType, Stat};
@@ -87,7 +88,7 @@ pub struct Assembly<'s, 'a, 'r> {
 /// Where entries come from.
 pub enum Input {
     Files(Walk),
-    Bucket(Bucket),
+    Bucket(Bucket, Excludes),
 }
 
 impl<'s, 'a, 'r> Assembly<'s, 'a, 'r> {
@@ -115,7 +116,7 @@ impl<'s, 'a, 'r> Assembly<'s, 'a, 'r> {
         };
         match input {
             Input::Files(walk) => assembly.walk(walk, previous)?,
-            Input::Bucket(bucket) => assembly.bucket(&bucket, previous)?,
+            Input::Bucket(bucket, excludes) => assembly.bucket(&bucket, &excludes, previous)?,
         }
         let Self { builder, tally, first, .. } = assembly;
         tally.next_ticket = first;

@@ -14,7 +14,7 @@ use crate::address::Address;
 use crate::bucket::Bucket;
 use crate::names::{TreePath, escape};
 use crate::repository::Repository;
-use crate::source::bucket::Listing;
+use crate::source::bucket::{Listing, source_name};
 use crate::source::exclude::Excludes;
 use crate::source::listed::Listed;
 use crate::source::walk::{Walk, WalkOptions};
@@ -24,7 +24,7 @@ const SELECTED_MAX: usize = 8;
 
 pub enum Intake {
     Walk(Box<Walk>),
-    Bucket(Bucket),
+    Bucket(Bucket, Excludes),
     Stream(Box<StreamRequest>),
 }
 
@@ -49,7 +49,7 @@ impl OwnStore {
             return Err(Error::InRepository { path: escape(root.as_os_str().as_bytes()) });
         }
         let told = || format!("the repository itself is left out: {}", escape(self.path.as_os_str().as_bytes()));
-        Ok(self.path.starts_with(&root).then(told))
+        Ok(self.path.starts_with(root).then(told))
     }
 }
 
@@ -92,8 +92,10 @@ fn open(request: &Request, store: Option<&OwnStore>) -> Result<Vec<Intake>> {
     check_names(&request.sources().into_iter().map(|(name, _)| name).collect::<Vec<_>>())?;
     let mut intakes = request.paths.iter().map(|path| walk(path, None)).collect::<Result<Vec<_>>>()?;
     for bucket in &request.buckets {
+        let name = source_name(bucket);
+        let excludes = Excludes::new(Path::new(OsStr::from_bytes(&name)), &request.excludes, &request.exclude_files)?;
         Listing::probe(bucket)?;
-        intakes.push(Intake::Bucket(bucket.clone()));
+        intakes.push(Intake::Bucket(bucket.clone(), excludes));
     }
     Ok(intakes)
 }

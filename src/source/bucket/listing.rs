@@ -33,6 +33,10 @@ impl Listing {
             .wait(async move { patiently(|| async { objects.list(under.as_ref()).next().await.transpose() }).await });
         match first.map_err(|cause| unlisted(bucket, cause))? {
             Err(error) => Err(refused(bucket, error)),
+            // An empty bucket is one; a prefix is nothing but the keys beneath it.
+            Ok(None) if prefix(bucket).is_some() => {
+                Err(SourceError::Missing { root: bucket.url().as_bytes().to_vec() })
+            }
             Ok(_) => Ok(()),
         }
     }
