@@ -558,7 +558,7 @@ fn snapshots_stand_in_groups_and_the_newest_of_each_can_be_had() {
         list.as_array().unwrap().iter().map(|snapshot| snapshot["id"].as_str().unwrap().to_owned()).collect()
     };
     assert_eq!(listed(&["--last"]), [&ids[1], &ids[2], &own].map(String::clone));
-    assert_eq!(listed(&["--latest", "1", "--group-by", "host"]), [own.clone()]);
+    assert_eq!(listed(&["--latest", "1", "--group-by", "host"]), std::slice::from_ref(&own));
     assert_eq!(listed(&["--latest", "2", "--group-by", "none"]), [ids[2].clone(), own.clone()]);
     assert_eq!(listed(&["--policy", "web"]), ids[..2]);
     let list = desk.json(["snapshots", "--json"]);
