@@ -279,7 +279,11 @@ impl Fetch<'_> {
     }
 
     fn batch(&self, codec: &mut Codec, pieces: Vec<Piece>) -> repository::Result<Vec<u8>> {
-        let mut out = Vec::new();
+        let len = |piece: &Piece| match piece {
+            Piece::Bytes(bytes) => bytes.len(),
+            Piece::Chunk(_, len, _) => *len as usize,
+        };
+        let mut out = Vec::with_capacity(pieces.iter().map(len).sum());
         for piece in pieces {
             match piece {
                 Piece::Bytes(bytes) => out.extend_from_slice(&bytes),
