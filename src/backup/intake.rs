@@ -45,7 +45,7 @@ impl OwnStore {
             return Err(Error::InRepository { path: escape(root.as_os_str().as_bytes()) });
         }
         let told = || format!("the repository itself is left out: {}", escape(self.path.as_os_str().as_bytes()));
-        Ok(self.path.starts_with(&root).then(told))
+        Ok(self.path.starts_with(root).then(told))
     }
 }
 
