@@ -2,16 +2,20 @@
 //!
 //! Owns the refusal of requests that cannot be met, before anything is stored. Refuses to read: a walk is opened here, and a stream not even that.
 
+use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use minicbor::bytes::ByteVec;
 
+use super::assemble::Input;
 use super::{Error, Request, Result, StreamRequest};
 use crate::address::Address;
 use crate::names::{TreePath, escape};
+use crate::pack::record::SourceKind;
 use crate::repository::Repository;
+use crate::source::bucket::Listing;
 use crate::source::exclude::Excludes;
 use crate::source::listed::Listed;
 use crate::source::walk::{Walk, WalkOptions};
@@ -20,7 +24,7 @@ use crate::source::walk::{Walk, WalkOptions};
 const SELECTED_MAX: usize = 8;
 
 pub enum Intake {
-    Walk(Box<Walk>),
+    Input(Box<Input>),
     Stream(Box<StreamRequest>),
 }
 
@@ -76,7 +80,7 @@ fn open(request: &Request, store: Option<&OwnStore>) -> Result<Vec<Intake>> {
             listed,
             closed: store.map(|store| store.identity),
         };
-        Ok(Intake::Walk(Box::new(Walk::new(path, options)?)))
+        Ok(Intake::Input(Box::new(Input::Files(Walk::new(path, options)?))))
     };
     if let Some(listed) = listed(request) {
         if listed.is_empty() {
@@ -85,8 +89,13 @@ fn open(request: &Request, store: Option<&OwnStore>) -> Result<Vec<Intake>> {
         listed.must_exist()?;
         return Ok(vec![walk(Path::new("/"), Some(Arc::new(listed)))?]);
     }
-    check_paths(&request.paths)?;
-    request.paths.iter().map(|path| walk(path, None)).collect()
+    check_names(&request.sources())?;
+    let mut intakes: Vec<Intake> = request.paths.iter().map(|path| walk(path, None)).collect::<Result<_>>()?;
+    for bucket in &request.buckets {
+        Listing::probe(bucket)?;
+        intakes.push(Intake::Input(Box::new(Input::Bucket(bucket.clone()))));
+    }
+    Ok(intakes)
 }
 
 /// What a manifest tells of a selection.
@@ -103,15 +112,15 @@ fn listed(request: &Request) -> Option<Listed> {
     Some(Listed::new(request.listed.as_ref()?.iter().filter_map(tree).collect()))
 }
 
-fn check_paths(paths: &[PathBuf]) -> Result<()> {
-    if paths.is_empty() {
+fn check_names(sources: &[(Vec<u8>, SourceKind)]) -> Result<()> {
+    if sources.is_empty() {
         return Err(Error::NoPath);
     }
-    for (at, inner) in paths.iter().enumerate() {
-        for (other, outer) in paths.iter().enumerate() {
-            if at != other && inner.starts_with(outer) && (inner != outer || at > other) {
-                let show = |path: &Path| escape(path.as_os_str().as_bytes());
-                return Err(Error::Nested { inner: show(inner), outer: show(outer) });
+    let path = |name: &Vec<u8>| PathBuf::from(OsStr::from_bytes(name));
+    for (at, (inner, _)) in sources.iter().enumerate() {
+        for (other, (outer, _)) in sources.iter().enumerate() {
+            if at != other && path(inner).starts_with(path(outer)) && (inner != outer || at > other) {
+                return Err(Error::Nested { inner: escape(inner), outer: escape(outer) });
             }
         }
     }

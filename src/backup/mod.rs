@@ -6,6 +6,7 @@ mod assemble;
 mod content;
 mod intake;
 mod large;
+mod objects;
 mod pipeline;
 mod run;
 mod sink;
@@ -17,9 +18,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use crate::bucket::Bucket;
 use crate::names::{SnapshotId, TreePath};
 use crate::pack::record::{Counts, Outcome, SourceKind};
 use crate::repository;
+use crate::source::bucket;
 use crate::source::stream::{Feed, Listener};
 use crate::source::{SourceError, StreamError};
 
@@ -34,6 +37,8 @@ pub struct Request {
     pub listed: Option<Vec<PathBuf>>,
     /// Instead of `paths`: one file that comes as a stream.
     pub stream: Option<StreamRequest>,
+    /// Saved beside the paths, none twice, none within another.
+    pub buckets: Vec<Bucket>,
     pub excludes: Vec<String>,
     pub exclude_files: Vec<PathBuf>,
     pub exclude_caches: bool,
@@ -72,7 +77,10 @@ impl Request {
             return vec![(b"/".to_vec(), SourceKind::Selection)];
         }
         let name = |path: &PathBuf| path.as_os_str().as_bytes().to_vec();
-        self.paths.iter().map(|path| (name(path), SourceKind::Filesystem)).collect()
+        let paths = self.paths.iter().map(|path| (name(path), SourceKind::Filesystem));
+        // A bucket as `/SCHEME:/BUCKET/PREFIX`.
+        let buckets = self.buckets.iter().map(|bucket| (bucket::source_name(bucket), SourceKind::Bucket));
+        paths.chain(buckets).collect()
     }
 }
 
@@ -133,7 +141,7 @@ pub enum Error {
     Source(#[from] SourceError),
     #[error(transparent)]
     Stream(#[from] StreamError),
-    #[error("there is nothing to save: no path was given")]
+    #[error("there is nothing to save: no path or bucket was given")]
     NoPath,
     #[error("{inner} lies within {outer}, which is saved as well")]
     Nested { inner: String, outer: String },

@@ -180,9 +180,9 @@ fn save(
         let sources = request.sources();
         for ((intake, parent), (name, _)) in intakes.into_iter().zip(&parents.0).zip(&sources) {
             let root = match intake {
-                Intake::Walk(walk) => {
+                Intake::Input(input) => {
                     let previous = parent.as_ref().and_then(|parent| previous(parent, name, &reader, doubted));
-                    Assembly::run(&shared, request, &lanes, &mut tally, *walk, previous.as_ref())
+                    Assembly::run(&shared, request, &lanes, &mut tally, *input, previous.as_ref())
                 }
                 Intake::Stream(order) => stream::save(&shared, &lanes, &mut tally, &order, parent.is_none(), started),
             };
@@ -271,8 +271,8 @@ fn conclude(
         let missing = || crate::source::problem::SourceError::Missing { root: name.clone() };
         let root = root.ok_or_else(missing)?;
         let above = match kind {
-            SourceKind::Filesystem => ancestors(Path::new(OsStr::from_bytes(&name))),
-            SourceKind::Selection | SourceKind::Stream => Vec::new(),
+            SourceKind::Filesystem => encode_leaf(&ancestors(Path::new(OsStr::from_bytes(&name))), 0),
+            SourceKind::Bucket | SourceKind::Selection | SourceKind::Stream => Vec::new(),
         };
         sources.push(record::Source {
             name: ByteVec::from(name),
@@ -285,7 +285,7 @@ fn conclude(
                 entries: root.entries,
                 bytes: root.bytes,
             },
-            ancestors: ByteVec::from(encode_leaf(&above, 0)),
+            ancestors: ByteVec::from(above),
         });
     }
     let partial = counts.unreadable > 0 || counts.changed > 0;

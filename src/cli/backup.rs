@@ -77,7 +77,7 @@ pub fn run(context: &Context, arguments: Arguments) -> Result<Exit> {
         ..Request::default()
     };
     match arguments.intake.wanted(globals, screen)? {
-        Wanted::Paths(paths) => request.paths = paths,
+        Wanted::Paths(paths, buckets) => (request.paths, request.buckets) = (paths, buckets),
         Wanted::Listed(paths) => request.listed = Some(paths),
         Wanted::Stream(stream) => request.stream = Some(stream),
     }

@@ -14,14 +14,15 @@ use clap::Args;
 
 use super::failure::{Failure, Result};
 use super::screen::Screen;
-use super::{Globals, place};
+use super::{Globals, cloud, place};
 use crate::backup::StreamRequest;
+use crate::bucket::Bucket;
 use crate::names::TreePath;
 use crate::source::stream::{Feed, Listener};
 
 #[derive(Args)]
 pub struct Intake {
-    /// Files and directories to save; `-` saves what comes on standard input, as one file
+    /// Files and directories to save, or buckets: s3://BUCKET/PREFIX, gs://…, az://…; `-` saves what comes on standard input, as one file
     #[arg(value_name = "PATH", required_unless_present_any = ["files_from", "files_from0"])]
     paths: Vec<PathBuf>,
     /// Save the paths in this file too, one in a line, taken word for word; `-` reads standard input
@@ -43,7 +44,7 @@ pub struct Intake {
 
 /// What is to be saved.
 pub enum Wanted {
-    Paths(Vec<PathBuf>),
+    Paths(Vec<PathBuf>, Vec<Bucket>),
     Listed(Vec<PathBuf>),
     Stream(StreamRequest),
 }
@@ -69,16 +70,22 @@ impl Intake {
         }
         if lists.count() == 0 {
             let mut paths: Vec<PathBuf> = Vec::new();
-            for path in &self.paths {
+            let (buckets, words) = cloud::split(&self.paths)?;
+            for path in &words {
                 let path = absolute(path)?;
                 if !paths.contains(&path) {
                     paths.push(path);
                 }
             }
-            return Ok(Wanted::Paths(paths));
+            return Ok(Wanted::Paths(paths, buckets));
         }
         let mut places = Places::default();
-        for path in &self.paths {
+        let (buckets, words) = cloud::split(&self.paths)?;
+        if let Some(bucket) = buckets.first() {
+            let sentence = format!("the bucket {} cannot stand beside a list of files", bucket.url());
+            return Err(Failure::usage(sentence).hint("run `lifeboat backup` once for each"));
+        }
+        for path in &words {
             places.add(&absolute(path)?);
         }
         for (files, separator) in [(&self.files_from, b'\n'), (&self.files_from0, 0)] {

@@ -187,7 +187,7 @@ pub enum Outcome {
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(array)]
 pub struct Source {
-    /// For a filesystem: the absolute path, raw bytes.
+    /// For a filesystem: the absolute path, raw bytes. For a bucket: `/SCHEME:/BUCKET`, and `/PREFIX` if it has one.
     #[n(0)]
     pub name: ByteVec,
     #[n(1)]
@@ -207,6 +207,8 @@ pub struct Source {
 pub enum SourceKind {
     #[n(0)]
     Filesystem,
+    #[n(1)]
+    Bucket,
     /// Paths beneath `/` that were asked for one by one, with the directories that lead to them: what else those directories held is not known.
     #[n(2)]
     Selection,

@@ -12,7 +12,7 @@
 
 use std::path::Path;
 
-use super::{Request, Result};
+use super::{Error, Patterns, Request, Result};
 use crate::names::TreePath;
 use crate::source::exclude::Excludes;
 
@@ -46,6 +46,10 @@ struct Decided {
     excluded: bool,
 }
 
+fn patterns(root: &Path, patterns: &Patterns) -> Result<Excludes> {
+    Excludes::new(root, &patterns.given, &patterns.files).map_err(Error::Pattern)
+}
+
 impl Filter {
     pub fn new(request: &Request) -> Result<Self> {
         use std::os::unix::ffi::OsStrExt;
@@ -54,8 +58,8 @@ impl Filter {
         let trimmed = base.strip_prefix(b"/").unwrap_or(base);
         let trimmed = trimmed.strip_suffix(b"/").unwrap_or(trimmed);
         Ok(Self {
-            include: Excludes::new(root, &request.include.given, &request.include.files)?,
-            exclude: Excludes::new(root, &request.exclude.given, &request.exclude.files)?,
+            include: patterns(root, &request.include)?,
+            exclude: patterns(root, &request.exclude)?,
             base: TreePath::from_bytes(trimmed.to_vec()).unwrap_or_default(),
         })
     }

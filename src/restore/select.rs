@@ -8,11 +8,12 @@ use std::sync::Arc;
 
 use super::content::is_local;
 use super::filter::{Choice, Chooser, Filter};
+use super::landing::{Owner, land};
 use super::{Error, Result, told};
 use crate::names::TreePath;
 use crate::pack::entry::Entry;
 use crate::pack::node::decode_leaf;
-use crate::pack::record::ManifestBody;
+use crate::pack::record::{ManifestBody, SourceKind};
 use crate::pack::tree::{NodeSource, Root, TreeReader};
 use crate::repository;
 
@@ -28,6 +29,8 @@ struct Part {
     from: TreePath,
     /// Directories above the source that are wanted and that no part before this one has.
     above: Vec<Entry>,
+    /// Its entries are objects.
+    bucket: bool,
 }
 
 /// What was asked for.
@@ -37,6 +40,8 @@ pub(super) struct Selection {
     strip: TreePath,
     files: Option<Arc<BTreeSet<TreePath>>>,
     filter: Filter,
+    /// Objects become files of this one's; none: they stay objects.
+    owner: Option<Owner>,
 }
 
 /// An entry that is wanted; its path is the one in the target.
@@ -46,6 +51,10 @@ pub(super) struct Picked {
     pub part: usize,
     /// A directory above the sources, of which the snapshot holds a part only.
     pub above: bool,
+    /// It is an object.
+    pub object: bool,
+    /// The key of an object whose path in the target is another.
+    pub key: Option<String>,
 }
 
 pub(super) enum Step {
@@ -121,9 +130,11 @@ impl Selection {
                     && entry.path.is_within(&base)
             };
             let above = above.into_iter().filter(wanted).filter(|entry| seen.insert(entry.path.clone())).collect();
-            parts.push(Part { name, root: source.tree(), from, above });
+            let bucket = source.kind == SourceKind::Bucket;
+            parts.push(Part { name, root: source.tree(), from, above, bucket });
         }
-        let mut selection = Self { parts, strip: base.clone(), files, filter };
+        let owner = Some(Owner::of_this_process());
+        let mut selection = Self { parts, strip: base.clone(), files, filter, owner };
         match &selection.parts[..] {
             [] => return Err(not_found()),
             [part] if base.is_within(&part.name) => {
@@ -152,12 +163,18 @@ impl Selection {
             part: 0,
             above: 0,
             reader: None,
+            ahead: None,
             last: None,
             passed: 0,
             chooser: self.filter.chooser(),
             on_the_way: Vec::new(),
             chosen: VecDeque::new(),
         }
+    }
+
+    /// Leaves objects what they are.
+    pub fn keep_objects(self) -> Self {
+        Self { owner: None, ..self }
     }
 
     /// Whether `path` (relative to `/`) or something beneath it is asked for.
@@ -185,6 +202,8 @@ pub(super) struct Walk<'a, S: NodeSource> {
     part: usize,
     above: usize,
     reader: Option<TreeReader<'a, S>>,
+    /// What the reader said when it was asked whether something lies beneath an object.
+    ahead: Option<repository::Result<Option<Entry>>>,
     /// The newest path, relative to `/`, wanted or not.
     last: Option<TreePath>,
     passed: usize,
@@ -211,7 +230,7 @@ impl<S: NodeSource<Error = repository::Error>> Walk<'_, S> {
                 let Some(path) = entry.path.relative_to(&self.selection.strip) else { continue };
                 let whole = entry.path.clone();
                 let entry = Entry { path, ..entry.clone() };
-                self.choose(whole, Picked { entry, part: self.part, above: true });
+                self.choose(whole, Picked { entry, part: self.part, above: true, object: false, key: None });
                 continue;
             }
             if self.reader.is_none() {
@@ -222,8 +241,12 @@ impl<S: NodeSource<Error = repository::Error>> Walk<'_, S> {
                 }
             }
             let Some(reader) = &mut self.reader else { continue };
-            let mut entry = match reader.next_entry() {
-                Ok(Some((entry, _))) => entry,
+            let next = match self.ahead.take() {
+                Some(next) => next,
+                None => reader.next_entry().map(|next| next.map(|(entry, _)| entry)),
+            };
+            let mut entry = match next {
+                Ok(Some(entry)) => entry,
                 Ok(None) => {
                     self.next_part();
                     continue;
@@ -244,8 +267,22 @@ impl<S: NodeSource<Error = repository::Error>> Walk<'_, S> {
             }
             self.last = Some(path.clone());
             if self.selection.wants(&path) {
-                entry.path = path.relative_to(&self.selection.strip).unwrap_or_default();
-                if self.choose(path, Picked { entry, part: self.part, above: false }) {
+                let mut key = None;
+                let within =
+                    std::mem::replace(&mut entry.path, path.relative_to(&self.selection.strip).unwrap_or_default());
+                if let Some(owner) = self.selection.owner.filter(|_| part.bucket) {
+                    if within.is_root() {
+                        // A bucket has no attributes of its own to set on a directory.
+                        self.passed = 0;
+                        continue;
+                    }
+                    let ahead = reader.next_entry().map(|next| next.map(|(entry, _)| entry));
+                    let beside = matches!(&ahead, Ok(Some(next)) if next.path.is_within(&within));
+                    self.ahead = Some(ahead);
+                    key = land(&mut entry, beside, owner);
+                }
+                let object = part.bucket && !entry.kind.is_directory();
+                if self.choose(path, Picked { entry, part: self.part, above: false, object, key }) {
                     self.passed = 0;
                     continue;
                 }
@@ -279,6 +316,7 @@ impl<S: NodeSource<Error = repository::Error>> Walk<'_, S> {
         self.part += 1;
         self.above = 0;
         self.reader = None;
+        self.ahead = None;
         self.passed = 0;
     }
 
@@ -309,6 +347,7 @@ impl<S: NodeSource<Error = repository::Error>> Walk<'_, S> {
                 let (reader, damage) = open(self.nodes, part, &next)?;
                 if damage.is_none() {
                     self.reader = Some(reader);
+                    self.ahead = None;
                 }
             }
         }

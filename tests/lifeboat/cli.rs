@@ -586,6 +586,9 @@ fn help_names_every_verb_and_each_verb_has_help() {
             "backup",
             "snapshots",
             "ls",
+            "find",
+            "diff",
+            "dump",
             "restore",
             "verify",
             "stats",
@@ -595,7 +598,9 @@ fn help_names_every_verb_and_each_verb_has_help() {
             "status",
             "run",
             "drill",
-            "token"
+            "token",
+            "completions",
+            "man"
         ]
     );
     for verb in verbs {

@@ -1,11 +1,13 @@
 //! Every test from outside, in one binary that links once.
 
 mod backup;
+mod bucket_source;
 mod cli;
 mod daemon;
 mod damage;
 mod drill;
 mod formats;
+mod hands_read;
 mod hands_write;
 mod json_documents;
 mod kill;
@@ -14,6 +16,10 @@ mod messages;
 mod policies;
 mod restore;
 mod roles;
+mod store_cloud_doubles;
+mod store_cloud_faults;
+mod store_cloud_long;
+mod store_cloud_whole;
 mod store_contract;
 mod store_faults;
 mod store_local;
