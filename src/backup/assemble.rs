@@ -87,7 +87,7 @@ pub struct Assembly<'s, 'a, 'r> {
 
 /// Where entries come from.
 pub enum Input {
-    Files(Walk),
+    Files(Box<Walk>),
     Bucket(Bucket, Excludes),
 }
 
@@ -115,7 +115,7 @@ impl<'s, 'a, 'r> Assembly<'s, 'a, 'r> {
             owners: Owners::default(),
         };
         match input {
-            Input::Files(walk) => assembly.walk(walk, previous)?,
+            Input::Files(walk) => assembly.walk(*walk, previous)?,
             Input::Bucket(bucket, excludes) => assembly.bucket(&bucket, &excludes, previous)?,
         }
         let Self { builder, tally, first, .. } = assembly;

@@ -24,7 +24,7 @@ const SELECTED_MAX: usize = 8;
 
 pub enum Intake {
     Walk(Box<Walk>),
-    Bucket(Bucket, Excludes),
+    Bucket(Bucket, Box<Excludes>),
     Stream(Box<StreamRequest>),
 }
 
@@ -95,7 +95,7 @@ fn open(request: &Request, store: Option<&OwnStore>) -> Result<Vec<Intake>> {
         let name = source_name(bucket);
         let excludes = Excludes::new(Path::new(OsStr::from_bytes(&name)), &request.excludes, &request.exclude_files)?;
         Listing::probe(bucket)?;
-        intakes.push(Intake::Bucket(bucket.clone(), excludes));
+        intakes.push(Intake::Bucket(bucket.clone(), Box::new(excludes)));
     }
     Ok(intakes)
 }

@@ -182,10 +182,10 @@ fn save(
             let previous = parent.as_ref().and_then(|parent| previous(parent, name, &reader, doubted));
             let root = match intake {
                 Intake::Walk(walk) => {
-                    Assembly::run(&shared, request, &lanes, &mut tally, Input::Files(*walk), previous.as_ref())
+                    Assembly::run(&shared, request, &lanes, &mut tally, Input::Files(walk), previous.as_ref())
                 }
                 Intake::Bucket(bucket, excludes) => {
-                    let input = Input::Bucket(bucket, excludes);
+                    let input = Input::Bucket(bucket, *excludes);
                     Assembly::run(&shared, request, &lanes, &mut tally, input, previous.as_ref())
                 }
                 Intake::Stream(order) => stream::save(&shared, &lanes, &mut tally, &order, parent.is_none(), started),

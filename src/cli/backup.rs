@@ -18,7 +18,16 @@ use crate::repository::{Repository, Snapshots};
 use crate::store::probe::StoreMode;
 use crate::units::ByteCount;
 
+/// Shown under the options.
+const EXAMPLES: &str = "\
+What is named or listed is always saved; patterns leave out what lies beneath.
+
+  lifeboat backup /etc /home --exclude '*.tmp' -x
+  find /srv -newer stamp -print0 | lifeboat backup --files-from0 -
+  lifeboat backup --command --stdin-name db.dump -- pg_dump -Fc db";
+
 #[derive(Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Arguments {
     #[command(flatten)]
     intake: Intake,

@@ -72,8 +72,9 @@ impl Failure {
     /// What scripts read: the last line of standard error.
     pub fn to_json(&self) -> Value {
         let lines = self.lines();
-        let causes: Vec<&String> =
-            lines.iter().filter(|(label, _)| *label == "caused by").map(|(_, text)| text).collect();
+        let pictures = self.preface.iter();
+        let causes = lines.iter().filter(|(label, _)| *label == "caused by").map(|(_, text)| text);
+        let causes: Vec<&String> = pictures.chain(causes).collect();
         json!({
             "error": self.error.to_string(),
             "causes": causes,
@@ -206,8 +207,12 @@ impl From<crate::backup::Error> for Failure {
             },
             Backup::InRepository { .. } => "save what the backups are made of; the repository is copied by other means",
             Backup::Nested { .. } => "leave out the inner one: it is saved with the other",
+            Backup::Cancelled => "give the same command again to save what is there then",
             Backup::NoPath => "name a PATH, or a list that has one",
             Backup::Stream(StreamError::Empty { .. }) => "add --allow-empty if nothing may be right",
+            Backup::Stream(StreamError::Failed { .. }) => {
+                "run the command by itself until it succeeds; what stands in the repository is as it was"
+            }
             Backup::Stream(StreamError::Asks { .. }) => {
                 "give it its password in a file or in the environment (for pg_dump: ~/.pgpass or PGPASSFILE)"
             }

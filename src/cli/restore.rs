@@ -22,7 +22,18 @@ use crate::restore::{self, Control, Overwrite, Patterns, Plan, Report, Request, 
 use crate::target::OwnerBy;
 use crate::units::ByteCount;
 
+/// Shown under the options.
+const EXAMPLES: &str = "\
+Patterns mean what they mean in .gitignore. Directories that lead to what is
+brought back are made as they were. A restore that was ended goes on when the
+same command is given again.
+
+  lifeboat restore latest:/etc --to /tmp/etc
+  lifeboat restore latest --to /mnt --include /home/ann --exclude '*.iso'
+  lifeboat restore latest:/srv --to /srv --map-owner ann=ben --map-owner :ann=:ben";
+
 #[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Arguments {
     /// `latest` or an id, and the path whose content to restore
     #[arg(value_name = "SNAPSHOT[:PATH]")]

@@ -139,7 +139,7 @@ fn grouped<'s>(
 }
 
 fn paths(body: &ManifestBody) -> String {
-    body.sources.iter().map(|source| escape(&source.name)).collect::<Vec<_>>().join(", ")
+    body.sources.iter().flat_map(|source| source.paths()).map(escape).collect::<Vec<_>>().join(", ")
 }
 
 fn show(

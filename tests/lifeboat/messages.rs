@@ -53,7 +53,9 @@ impl Gallery<'_> {
         let text = without_ids(&text.replace(here.trim_end_matches('/'), "<desk>"));
         // What to do next: a hint, clap's tip, the words that would be right, or where they stand.
         let helps = ["hint: ", "\"hint\":\"", "tip: ", "write a directory", "one of: ", "For more information, try"];
-        assert!(helps.iter().any(|help| text.contains(help)), "{name} does not say what to do next:\n{text}");
+        if !helps.iter().any(|help| text.contains(help)) {
+            self.wrong.push(format!("{name} does not say what to do next:\n{text}"));
+        }
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/lifeboat/messages").join(format!("{name}.txt"));
         assert!(self.seen.insert(name.to_owned()), "{name} stands here twice");
         if std::env::var_os(BLESS).is_some() {
@@ -125,7 +127,7 @@ fn every_mistake_is_told_as_its_file_says() {
     g.shows("init-twice", &["init", "--key-out", "new.key"]);
     g.shows("init-without-a-way-in", &["init", "--repo", "new"]);
     g.shows("init-key-in-no-directory", &["init", "--repo", "new", "--key-out", "nowhere/new.key"]);
-    g.shows("init-in-a-full-directory", &["init", "--repo", "source", "--key-out", "new.key"]);
+    g.shows("init-in-a-full-directory", &["init", "--repo", "source/sub", "--key-out", "new.key"]);
     g.shows("key-export-over-a-file", &["key", "export", "--role", "reader", "--out", "other.key"]);
     g.shows("key-remove-unknown", &["key", "remove", "zz"]);
     g.shows("key-remove-by-name", &["key", "remove", "admin"]);
@@ -169,7 +171,7 @@ fn every_mistake_is_told_as_its_file_says() {
     g.shows("snapshots-unknown-writer", &["snapshots", "--writer", "nobody"]);
     g.shows("restore-without-target", &["restore", "latest"]);
     g.shows("restore-path-not-in-snapshot", &["restore", "latest:/etc", "--to", "out"]);
-    g.shows("restore-target-not-empty", &["restore", "latest", "--to", "source"]);
+    g.shows("restore-target-not-empty", &["restore", "latest", "--to", "source/sub"]);
     g.shows("restore-into-repository", &["restore", "latest", "--to", "repository/x"]);
     g.shows("restore-target-below-a-file", &["restore", "latest", "--to", "source/a.txt/x"]);
     g.shows("restore-delete-without-overwrite", &["restore", "latest", "--to", "out", "--delete"]);

@@ -106,7 +106,7 @@ impl Listing {
     }
 
     /// The next object.
-    pub fn next(&mut self) -> Result<Option<Result<Listed, Problem>>, SourceError> {
+    pub fn next_object(&mut self) -> Result<Option<Result<Listed, Problem>>, SourceError> {
         let Some(listed) = self.ahead.take() else { return Ok(None) };
         let mut twice = false;
         loop {
