@@ -9,12 +9,14 @@ use std::sync::Arc;
 
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
+use object_store::client::{HttpClient, HttpConnector};
 use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
 use object_store::signer::Signer;
 use object_store::{BackoffConfig, Certificate, ClientOptions, ObjectStore, RetryConfig};
 
+use super::exact::Signing;
 use super::options::{OptionError, Options, is_true};
-use super::wire::Connector;
+use super::wire::{Connector, Line};
 use crate::address::{BucketAddress, Cloud};
 
 /// Why there is no client for an address.
@@ -61,19 +63,23 @@ impl ConnectError {
 }
 
 type Client = (Arc<dyn ObjectStore>, Arc<dyn Signer>);
+/// A signer, and a client for what it signs.
+type Side = (Arc<dyn Signer>, HttpClient);
 
-/// The client of a bucket. Its requests pass `connector`.
+/// The client of a bucket. All requests pass `line`.
 pub(super) fn connect(
     address: &BucketAddress,
     options: &Options,
-    connector: Connector,
-) -> Result<Client, ConnectError> {
-    let base = base(options)?;
-    match address.cloud {
-        Cloud::S3 => s3(address, options, base, connector),
-        Cloud::Gcs => gcs(address, options, base, connector),
-        Cloud::Azure => azure(address, options, base, connector),
-    }
+    line: &Arc<Line>,
+) -> Result<(Arc<dyn ObjectStore>, Side), ConnectError> {
+    let (base, connector) = (base(options)?, Connector(line.clone()));
+    let side = connector.connect(&base).map_err(client_error(address))?;
+    let (objects, signer) = match address.cloud {
+        Cloud::S3 => s3(address, options, base, connector)?,
+        Cloud::Gcs => gcs(address, options, base, connector)?,
+        Cloud::Azure => azure(address, options, base, connector)?,
+    };
+    Ok((objects, (signer, side)))
 }
 
 /// What every request has in common. Nothing is repeated here: see `store::retry`.
@@ -189,12 +195,14 @@ fn s3(
     if let Some(path_style) = options.path_style {
         builder = builder.with_virtual_hosted_style_request(!path_style);
     }
+    let signing = connector.0.signing.clone();
     let client = builder
         .with_bucket_name(&address.bucket)
         .with_retry(once())
         .with_http_connector(connector)
         .build()
         .map_err(client_error(address))?;
+    let _ = signing.set(Signing::S3(client.credentials().clone())); // set here only
     let client = Arc::new(client);
     Ok((client.clone(), client))
 }
@@ -292,12 +300,14 @@ fn azure(
     if let Some(endpoint) = endpoint(address, options, given)? {
         builder = builder.with_endpoint(endpoint);
     }
+    let signing = connector.0.signing.clone();
     let client = builder
         .with_container_name(&address.bucket)
         .with_retry(once())
         .with_http_connector(connector)
         .build()
         .map_err(client_error(address))?;
+    let _ = signing.set(Signing::Azure(client.credentials().clone())); // set here only
     let client = Arc::new(client);
     Ok((client.clone(), client))
 }

@@ -6,8 +6,11 @@
 //!
 //! Clouds are asked on a runtime of the bucket's own. Whoever calls may block, and never is a task of that runtime.
 
+mod ask;
 mod circuit;
 mod connect;
+mod exact;
+pub mod key;
 mod options;
 mod rate;
 pub mod refusal;
@@ -19,6 +22,7 @@ use std::io;
 use std::sync::Arc;
 
 use object_store::ObjectStore;
+use object_store::client::HttpClient;
 use object_store::path::Path;
 use object_store::signer::Signer;
 use tokio::runtime::Runtime;
@@ -29,7 +33,7 @@ pub use connect::ConnectError;
 pub use options::{OptionError, Options, StorageClasses, Timeouts, class};
 pub use refusal::{Kind, Refusal};
 pub use traffic::Traffic;
-use wire::{Connector, Line};
+use wire::Line;
 
 /// A bucket, or what lies under one prefix of it. Cheap to clone.
 #[derive(Clone)]
@@ -37,7 +41,8 @@ pub struct Bucket {
     url: Arc<str>,
     prefix: Path,
     objects: Arc<dyn ObjectStore>,
-    signer: Option<Arc<dyn Signer>>,
+    /// What signs requests that `objects` has no call for, and sends them; none over a client that was handed in.
+    side: Option<(Arc<dyn Signer>, HttpClient)>,
     line: Option<Arc<Line>>,
     runtime: Arc<Threads>,
 }
@@ -75,14 +80,14 @@ impl Bucket {
             rate(options.upload_rate),
             rate(options.download_rate),
         ));
-        let (objects, signer) = connect::connect(address, options, Connector(line.clone()))?;
+        let (objects, side) = connect::connect(address, options, &line)?;
         let runtime =
             Threads::start().map_err(|cause| ConnectError::Runtime { address: address.to_string(), cause })?;
         Ok(Self {
             url: address.to_string().into(),
             prefix: path(&address.prefix),
             objects,
-            signer: Some(signer),
+            side: Some(side),
             line: Some(line),
             runtime,
         })
@@ -91,7 +96,7 @@ impl Bucket {
     /// What `objects` holds under `prefix`, called `url` before people: no secret may be in it.
     pub fn over(objects: Arc<dyn ObjectStore>, url: &str, prefix: &str) -> io::Result<Self> {
         let runtime = Threads::start()?;
-        Ok(Self { url: url.into(), prefix: path(prefix), objects, signer: None, line: None, runtime })
+        Ok(Self { url: url.into(), prefix: path(prefix), objects, side: None, line: None, runtime })
     }
 
     pub fn url(&self) -> &str {
@@ -108,9 +113,9 @@ impl Bucket {
         &self.objects
     }
 
-    /// Signs requests that the client has no call for; none over a client that was handed in.
-    pub fn signer(&self) -> Option<&Arc<dyn Signer>> {
-        self.signer.as_ref()
+    /// Seconds that this machine's clock is ahead of the cloud's, by its last answer.
+    pub fn clock_ahead(&self) -> Option<i64> {
+        self.line.as_ref().and_then(|line| line.clock_ahead())
     }
 
     /// Requests so far.
@@ -133,7 +138,16 @@ impl Bucket {
     }
 }
 
-/// Keys are taken as they are; only what no path can hold is escaped.
+impl std::fmt::Debug for Bucket {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Bucket({})", self.url)
+    }
+}
+
+/// The path of a prefix. Escaped as it is, every client takes it.
 fn path(prefix: &str) -> Path {
-    Path::parse(prefix).unwrap_or_else(|_| Path::from(prefix))
+    if prefix.is_empty() {
+        return Path::default();
+    }
+    Path::parse(key::to_path(prefix)).unwrap_or_else(|_| Path::from(prefix))
 }

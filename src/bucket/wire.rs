@@ -9,7 +9,8 @@
 use std::error::Error;
 use std::net::IpAddr;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::{Instant, SystemTime};
 
@@ -25,6 +26,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Sleep;
 
 use super::circuit::Circuit;
+use super::exact::{Exact, Signing};
 use super::rate::Rate;
 use super::refusal::{self, Answer, Kind, Refusal};
 use super::traffic::{Counters, Traffic};
@@ -41,7 +43,13 @@ pub(super) struct Line {
     down: Arc<Rate>,
     circuit: Circuit,
     counters: Arc<Counters>,
+    /// Seconds, by the last answer that had a date; `UNKNOWN` before.
+    ahead: AtomicI64,
+    /// What changed requests are signed with, once the client is made.
+    pub(super) signing: Arc<OnceLock<Signing>>,
 }
+
+const UNKNOWN: i64 = i64::MIN;
 
 impl Line {
     pub fn new(bucket: &str, allow_metadata: bool, connections: usize, up: Option<u64>, down: Option<u64>) -> Self {
@@ -53,7 +61,13 @@ impl Line {
             down: Arc::new(Rate::new(down)),
             circuit: Circuit::default(),
             counters: Arc::default(),
+            ahead: AtomicI64::new(UNKNOWN),
+            signing: Arc::default(),
         }
+    }
+
+    pub fn clock_ahead(&self) -> Option<i64> {
+        Some(self.ahead.load(Ordering::Relaxed)).filter(|ahead| *ahead != UNKNOWN)
     }
 
     pub fn traffic(&self) -> Traffic {
@@ -84,7 +98,8 @@ impl std::fmt::Debug for Connector {
 impl HttpConnector for Connector {
     fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
         let client = ReqwestConnector::default().connect(options)?;
-        Ok(HttpClient::new(Wire { client, line: self.0.clone() }))
+        let wire = HttpClient::new(Wire { client, line: self.0.clone() });
+        Ok(HttpClient::new(Exact { inner: wire, signing: self.0.signing.clone() }))
     }
 }
 
@@ -141,12 +156,14 @@ impl Wire {
     ) -> Result<HttpResponse, HttpError> {
         let line = &self.line;
         let (parts, body) = response.into_parts();
+        let ahead = text(&parts.headers, header::DATE.as_str()).and_then(ahead_of);
+        line.ahead.store(ahead.unwrap_or(UNKNOWN), Ordering::Relaxed);
         let is_page =
             text(&parts.headers, header::CONTENT_TYPE.as_str()).is_some_and(|kind| kind.starts_with("text/html"));
         if parts.status.is_success() {
             // An object may be a page of its own, and then it has a tag or a date; a listing never is one.
             let known = [header::ETAG, header::LAST_MODIFIED].iter().any(|name| parts.headers.contains_key(name));
-            if is_page && (is_list || !known) {
+            if is_page && *method != Method::HEAD && (is_list || !known) {
                 return Err(line.refuse(Refusal::WebPage { status: parts.status.as_u16() }));
             }
             line.circuit.succeeded();
@@ -159,9 +176,10 @@ impl Wire {
         let answer = Answer {
             status: parts.status,
             body: &said,
-            is_page,
+            // The answer to a HEAD has the type of a page and no page: it says nothing.
+            is_page: is_page && !body.is_empty(),
             region: text(&parts.headers, "x-amz-bucket-region"),
-            ahead: text(&parts.headers, header::DATE.as_str()).and_then(ahead_of),
+            ahead,
             code: text(&parts.headers, "x-ms-error-code"),
             bucket: &line.bucket,
             is_put: *method == Method::PUT || *method == Method::POST,
@@ -188,7 +206,7 @@ fn ahead_of(date: &str) -> Option<i64> {
 }
 
 /// Whether the request lists: Amazon's and Google's by `list-type`, Azure's by `comp=list`.
-fn is_list<B>(request: &Request<B>) -> bool {
+pub(super) fn is_list<B>(request: &Request<B>) -> bool {
     let query = request.uri().query().unwrap_or_default();
     request.method() == Method::GET
         && query.split('&').any(|pair| pair.starts_with("list-type=") || pair == "comp=list")
@@ -202,6 +220,17 @@ fn is_metadata(host: &str) -> bool {
         Ok(IpAddr::V6(ip)) => ip.is_unicast_link_local() || ip.segments()[..2] == [0xfd00, 0xec2],
         Err(_) => matches!(bare, "metadata.google.internal" | "metadata" | "instance-data"),
     }
+}
+
+/// All of a body.
+pub(super) async fn whole(mut body: HttpResponseBody) -> Result<Bytes, HttpError> {
+    let mut all = Vec::new();
+    while let Some(frame) = std::future::poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
+        if let Ok(data) = frame?.into_data() {
+            all.extend_from_slice(&data);
+        }
+    }
+    Ok(all.into())
 }
 
 /// As much of an error's body as is of use; what cannot be read is missing.

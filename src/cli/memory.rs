@@ -10,7 +10,7 @@ use crate::names::RepositoryId;
 use crate::store::probe::StoreMode;
 
 /// `LIFEBOAT_CACHE`, else systemd's directory, else the XDG's.
-fn directory() -> Option<PathBuf> {
+pub fn directory() -> Option<PathBuf> {
     let variable = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let base = variable("LIFEBOAT_CACHE").or_else(|| variable("CACHE_DIRECTORY"));
     base.or_else(|| {

@@ -28,8 +28,8 @@ use crate::seal::cipher::SegmentSealer;
 use crate::seal::key::{Secret, derive};
 use crate::seal::object::{ObjectKind, SignedBy};
 use crate::seal::stanza::{To, Use};
-use crate::store::create_once::{Outcome, create_once};
-use crate::store::{Create, Store};
+use crate::store::Store;
+use crate::store::create_once::{Outcome, create_once, is_refused_again};
 
 /// A new record at least so often, so that a collector need not wait for a lease.
 const HEARTBEAT: Duration = Duration::from_secs(600);
@@ -131,7 +131,7 @@ impl<'a> WriteSession<'a> {
         }
         self.records = 1;
         // The same bytes once more: a store that accepts them replaces objects, and cannot keep two writers apart.
-        self.multi_writer = self.repository.store.create(&key, &bytes)? == Create::Occupied;
+        self.multi_writer = is_refused_again(&*self.repository.store, &key, &bytes)?;
         Ok(())
     }
 

@@ -30,7 +30,7 @@ use object_store::local::LocalFileSystem;
 use object_store::{ObjectStore, PutMode, PutOptions, PutPayload};
 use rustix::fs::{AtFlags, Mode};
 
-use super::{Class, Create, Leftover, Listed, Result, Store, StoreError, Swept, Upload, drive};
+use super::{Class, Create, Inspection, Leftover, Listed, Replace, Result, Store, StoreError, Swept, Upload, drive};
 use crate::names::{ObjectKey, SessionId};
 use error::LocalError;
 pub use error::OpenError;
@@ -180,6 +180,18 @@ impl Store for LocalStore {
             Err(errno) => Err(self.root.error("remove", key.as_str(), errno)),
         };
         deleted.map_err(|cause| self.refuse("delete", key, cause))
+    }
+
+    fn replace(&self, key: &ObjectKey, bytes: &[u8]) -> Result<Replace> {
+        let replaced = self.root.still_stands().and_then(|()| {
+            std::fs::write(self.root.path.join(key.as_str()), bytes)
+                .map_err(|source| self.root.io("replace", key.as_str(), source))
+        });
+        replaced.map(|()| Replace::Done).map_err(|cause| self.refuse("replace", key, cause))
+    }
+
+    fn inspect(&self) -> Result<Inspection> {
+        Ok(Inspection { leftovers: Some(self.leftovers()?), ..Inspection::default() })
     }
 
     /// Only the leftovers of ended processes are dead. Were `name#1` removed under a process that is about to link it, and

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{Create, Leftover, Listed, Result, Store, Swept, Upload};
+use super::{Create, Inspection, Leftover, Listed, Replace, Result, Store, Swept, Upload};
 use crate::names::{ObjectKey, SessionId};
 
 /// Requests by verb, failed ones among them, and bytes of objects that went up and came down.
@@ -126,6 +126,18 @@ impl<S: Store> Store for Metered<S> {
 
     fn available_bytes(&self) -> Result<Option<u64>> {
         self.store.available_bytes()
+    }
+
+    fn replace(&self, key: &ObjectKey, bytes: &[u8]) -> Result<Replace> {
+        self.store.replace(key, bytes)
+    }
+
+    fn traffic(&self) -> Option<crate::bucket::Traffic> {
+        self.store.traffic()
+    }
+
+    fn inspect(&self) -> Result<Inspection> {
+        self.store.inspect()
     }
 
     fn sweep(&self, is_dead: &mut dyn FnMut(&Leftover) -> bool) -> Result<Swept> {

@@ -15,11 +15,13 @@ pub mod local;
 pub mod memory;
 pub mod meter;
 pub mod probe;
+pub mod resist;
 pub mod retry;
 mod shared;
 
 use std::ops::Range;
 
+use crate::bucket::Traffic;
 use crate::names::{ObjectKey, SessionId};
 
 pub type Result<T> = std::result::Result<T, StoreError>;
@@ -70,12 +72,46 @@ pub trait Store: Send + Sync {
     /// Bytes that can still be stored, where the store can tell.
     fn available_bytes(&self) -> Result<Option<u64>>;
 
+    /// Puts other bytes over an object. Only `resist` asks, of an object of its own, to learn whether the store refuses.
+    fn replace(&self, key: &ObjectKey, bytes: &[u8]) -> Result<Replace> {
+        let _ = (key, bytes);
+        Ok(Replace::Unknown)
+    }
+
+    /// Requests that went out so far, repeated ones among them; none from a store that makes none.
+    fn traffic(&self) -> Option<Traffic> {
+        None
+    }
+
+    /// What a store tells of itself when it is examined.
+    fn inspect(&self) -> Result<Inspection> {
+        Ok(Inspection::default())
+    }
+
     /// Removes what crashes left of unfinished writes, where `is_dead` says so. All leftovers are listed before the first question is asked, so
     /// whoever lists sessions to answer it sees every session that a leftover may belong to.
     fn sweep(&self, is_dead: &mut dyn FnMut(&Leftover) -> bool) -> Result<Swept> {
         let _ = is_dead; // this store leaves nothing behind
         Ok(Swept::default())
     }
+}
+
+/// How a `replace` ended, if it was not refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Replace {
+    Done,
+    /// This store has no way to try.
+    Unknown,
+}
+
+/// What is known of a store beyond its objects.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Inspection {
+    /// Seconds that this machine's clock is ahead of the store's, by the last answer.
+    pub clock_ahead: Option<i64>,
+    /// What crashes left of unfinished writes, where the store can tell.
+    pub leftovers: Option<Vec<Leftover>>,
 }
 
 /// What a sweep removed.

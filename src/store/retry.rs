@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::backoff::Pace;
-use super::{Class, Create, Leftover, Listed, Result, Store, Swept, Upload};
+use super::{Class, Create, Inspection, Leftover, Listed, Replace, Result, Store, Swept, Upload};
+use crate::bucket::Traffic;
 use crate::names::{ObjectKey, SessionId};
 
 pub struct Retry<S> {
@@ -95,6 +96,18 @@ impl<S: Store> Store for Retry<S> {
 
     fn available_bytes(&self) -> Result<Option<u64>> {
         self.patiently(|store| store.available_bytes())
+    }
+
+    fn replace(&self, key: &ObjectKey, bytes: &[u8]) -> Result<Replace> {
+        self.store.replace(key, bytes)
+    }
+
+    fn traffic(&self) -> Option<Traffic> {
+        self.store.traffic()
+    }
+
+    fn inspect(&self) -> Result<Inspection> {
+        self.store.inspect()
     }
 
     fn sweep(&self, is_dead: &mut dyn FnMut(&Leftover) -> bool) -> Result<Swept> {

@@ -3,7 +3,8 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::{Create, Leftover, Listed, Result, Store, Swept, Upload};
+use super::{Create, Inspection, Leftover, Listed, Replace, Result, Store, Swept, Upload};
+use crate::bucket::Traffic;
 use crate::names::{ObjectKey, SessionId};
 
 macro_rules! store_behind {
@@ -43,6 +44,18 @@ macro_rules! store_behind {
 
             fn available_bytes(&self) -> Result<Option<u64>> {
                 (**self).available_bytes()
+            }
+
+            fn replace(&self, key: &ObjectKey, bytes: &[u8]) -> Result<Replace> {
+                (**self).replace(key, bytes)
+            }
+
+            fn traffic(&self) -> Option<Traffic> {
+                (**self).traffic()
+            }
+
+            fn inspect(&self) -> Result<Inspection> {
+                (**self).inspect()
             }
 
             fn sweep(&self, is_dead: &mut dyn FnMut(&Leftover) -> bool) -> Result<Swept> {
