@@ -88,7 +88,7 @@ pub struct Assembly<'s, 'a, 'r> {
 /// Where entries come from.
 pub enum Input {
     Files(Box<Walk>),
-    Bucket(Bucket, Excludes),
+    Bucket(Bucket, Box<Excludes>),
 }
 
 impl<'s, 'a, 'r> Assembly<'s, 'a, 'r> {

@@ -185,7 +185,7 @@ fn save(
                     Assembly::run(&shared, request, &lanes, &mut tally, Input::Files(walk), previous.as_ref())
                 }
                 Intake::Bucket(bucket, excludes) => {
-                    let input = Input::Bucket(bucket, *excludes);
+                    let input = Input::Bucket(bucket, excludes);
                     Assembly::run(&shared, request, &lanes, &mut tally, input, previous.as_ref())
                 }
                 Intake::Stream(order) => stream::save(&shared, &lanes, &mut tally, &order, parent.is_none(), started),

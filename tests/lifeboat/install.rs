@@ -160,6 +160,23 @@ fn an_installation_is_these_files_with_these_modes() {
 }
 
 #[test]
+fn the_shipped_program_brings_its_completions_and_a_page_for_each_command() {
+    let stage = Stage::new();
+    let binary = env!("CARGO_BIN_EXE_lifeboat");
+    good(stage.script("install", &["--prefix", "/usr/local", "--binary"]).arg(binary));
+    for (shell, mark) in [
+        ("bash-completion/completions/lifeboat", "complete -F _lifeboat"),
+        ("zsh/site-functions/_lifeboat", "#compdef lifeboat"),
+        ("fish/vendor_completions.d/lifeboat.fish", "complete -c lifeboat"),
+    ] {
+        assert!(stage.read(&format!("usr/local/share/{shell}")).contains(mark), "{shell}");
+    }
+    for page in ["lifeboat.1", "lifeboat-restore.1", "lifeboat-key-export.1"] {
+        assert!(stage.read(&format!("usr/local/share/man/man1/{page}")).contains(".TH lifeboat"), "{page}");
+    }
+}
+
+#[test]
 fn a_second_run_changes_nothing() {
     let stage = Stage::new();
     stage.install(&[]);
