@@ -3,13 +3,14 @@
 use std::sync::{Arc, Barrier};
 use std::thread;
 
+use lifeboat::store::cached::CachedStore;
 use lifeboat::store::create_once::{Outcome, create_once};
 use lifeboat::store::local::LocalStore;
 use lifeboat::store::memory::MemoryStore;
 use lifeboat::store::meter::Metered;
 use lifeboat::store::probe::{self, StoreMode};
 use lifeboat::store::retry::Retry;
-use lifeboat::store::{Class, Create, Store};
+use lifeboat::store::{Class, Copies, Create, Store};
 use tempfile::TempDir;
 
 use crate::support::faulty::FaultyStore;
@@ -27,6 +28,13 @@ fn shelf(store: impl Store + 'static) -> Shelf {
 
 fn local_in(directory: TempDir) -> Shelf {
     let store = LocalStore::create(&directory.path().join("store")).unwrap();
+    Shelf { store: Box::new(store), _directory: Some(directory) }
+}
+
+/// Copies are kept of keys under `s/` and a few others.
+fn cached_in(directory: TempDir) -> Shelf {
+    let copies = Copies::at(directory.path().join("copies"));
+    let store = CachedStore::over(Arc::new(MemoryStore::default()), copies);
     Shelf { store: Box::new(store), _directory: Some(directory) }
 }
 
@@ -80,6 +88,7 @@ contract! {
     metered: shelf(Metered::over(MemoryStore::default()));
     retried: shelf(Retry::over(MemoryStore::default()));
     shared: shelf(Arc::new(MemoryStore::default()));
+    cached: cached_in(tempfile::tempdir().unwrap());
     faultless: shelf(FaultyStore::over(MemoryStore::default()));
 }
 
