@@ -444,6 +444,19 @@ mod tests {
     }
 
     #[test]
+    fn a_full_disk_ends_the_writing_and_nothing_else() {
+        let (dir, copies) = copies();
+        let (slot, pack) = (key("s/00000000-aa"), key("m/aa/pack"));
+        copies.keep(&slot, b"manifest");
+        let file = File::options().write(true).open("/dev/full").unwrap();
+        let mut new = NewCopy { copies: copies.clone(), file, path: dir.path().join("none"), end: 0, whole: true };
+        new.append(b"bytes");
+        new.keep(&pack);
+        assert!(!copies.work() && copies.begin().is_none() && !copies.has(&pack));
+        assert_eq!(copies.get(&slot).unwrap(), b"manifest", "what was kept is still of use");
+    }
+
+    #[test]
     fn a_bad_copy_is_doubted_once() {
         let (_dir, copies) = copies();
         let slot = key("s/00000000-aa");
