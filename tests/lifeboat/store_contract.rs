@@ -42,7 +42,7 @@ fn cloud_at(place: Place) -> Shelf {
 fn cached_in(directory: TempDir) -> Shelf {
     let copies = Copies::at(directory.path().join("copies"));
     let store = CachedStore::over(Arc::new(MemoryStore::default()), copies);
-    Shelf { store: Box::new(store), _directory: Some(directory) }
+    Shelf { store: Box::new(store), _beneath: Box::new(directory) }
 }
 
 macro_rules! contract {
