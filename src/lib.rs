@@ -31,6 +31,7 @@ pub mod target;
 
 // JOURNEYS: the bands above, composed; one verb each
 pub mod backup;
+pub mod browse;
 pub mod drill;
 pub mod repository;
 pub mod restore;

@@ -282,6 +282,12 @@ impl TreePath {
             || (self.0.starts_with(&other.0) && self.0.get(other.0.len()) == Some(&b'/'))
     }
 
+    /// The first path that could stand behind this one and all that lies beneath it; none for the root.
+    pub fn after_all_beneath(&self) -> Option<Self> {
+        // Paths order as if `/` were NUL, and no name holds a NUL: nothing fits between.
+        (!self.is_root()).then(|| Self([self.as_bytes(), b"\x01"].concat()))
+    }
+
     /// What remains of a path within `base`; none if it is not within it.
     pub fn relative_to(&self, base: &TreePath) -> Option<TreePath> {
         if !self.is_within(base) {
@@ -359,6 +365,16 @@ mod tests {
         let path = |s: &str| TreePath::from_bytes(s.as_bytes().to_vec()).unwrap();
         let walk = ["", "a", "a/b", "a/b/c", "a/c", "a-b", "a.d", "b"].map(path);
         assert!(walk.is_sorted());
+    }
+
+    #[test]
+    fn nothing_stands_between_what_lies_beneath_a_path_and_what_comes_after() {
+        let path = |s: &str| TreePath::from_bytes(s.as_bytes().to_vec()).unwrap();
+        let after = path("a/b").after_all_beneath().unwrap();
+        assert!(
+            path("a/b/\u{10ffff}") < after && after <= path("a/b\x01") && after < path("a/b-") && after < path("a/b ")
+        );
+        assert_eq!(TreePath::root().after_all_beneath(), None);
     }
 
     #[test]

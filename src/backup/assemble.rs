@@ -12,11 +12,12 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender};
 use rustix::io::Errno;
 
 use super::content::{LARGE_BYTES, SMALL_BYTES};
-use super::large::LargeFile;
-use super::pipeline::{Done, Job, Shared, Ticket};
+use super::large::{LargeFile, Subject};
+use super::pipeline::{Done, Job, ObjectTicket, Shared, Ticket};
 use super::sink::Sink;
 use super::tally::Tally;
 use super::{Error, Request, Result};
+use crate::bucket::Bucket;
 use crate::names::TreePath;
 use crate::pack::entry::{Content, Entry, Extent, Kind};
 use crate::pack::list::ListReader;
@@ -32,7 +33,7 @@ use crate::source::walk::{Found, Walk};
 const PENDING_ENTRIES: usize = 16 << 10;
 const BATCH_FILES: usize = 256;
 /// How long a blocked walk waits before it looks after checkpoints and cancels.
-const PATIENCE: Duration = Duration::from_millis(200);
+pub(super) const PATIENCE: Duration = Duration::from_millis(200);
 /// A change so shortly before the last backup's start may have been followed by another in the same tick. Linux stamps files by the timer tick, 10 ms
 /// at most; a file system that keeps whole seconds (or, as FAT, even ones) shows no nanoseconds.
 const GRAIN_NANOS: i128 = 50_000_000;
@@ -55,39 +56,46 @@ pub struct Lanes {
     pub workers: usize,
 }
 
-enum Slot {
+pub(super) enum Slot {
     Waiting,
     Ready(Box<Entry>),
     Dropped,
 }
 
-struct Pending {
-    slot: Slot,
-    before: Option<(Entry, Origin)>,
+pub(super) struct Pending {
+    pub slot: Slot,
+    pub before: Option<(Entry, Origin)>,
 }
 
 pub struct Assembly<'s, 'a, 'r> {
-    shared: &'s Shared<'a>,
+    pub(super) shared: &'s Shared<'a>,
     request: &'r Request,
-    lanes: &'r Lanes,
-    tally: &'r mut Tally<'a>,
+    pub(super) lanes: &'r Lanes,
+    pub(super) tally: &'r mut Tally<'a>,
     builder: TreeBuilder<'s>,
-    pending: VecDeque<Pending>,
+    pub(super) pending: VecDeque<Pending>,
     /// Number of the first pending entry.
-    first: u64,
+    pub(super) first: u64,
     batch: Vec<Ticket>,
     batch_bytes: u64,
+    pub(super) objects: Vec<ObjectTicket>,
     owners: Owners,
 }
 
+/// Where entries come from.
+pub enum Input {
+    Files(Walk),
+    Bucket(Bucket),
+}
+
 impl<'s, 'a, 'r> Assembly<'s, 'a, 'r> {
-    /// Saves what lies at `walk`; none if not even its root could be saved.
+    /// Saves what lies at `input`; none if not even its root could be saved.
     pub fn run(
         shared: &'s Shared<'a>,
         request: &'r Request,
         lanes: &'r Lanes,
         tally: &'r mut Tally<'a>,
-        walk: Walk,
+        input: Input,
         previous: Option<&Previous<'_>>,
     ) -> Result<Option<Root>> {
         let mut assembly = Self {
@@ -100,9 +108,13 @@ impl<'s, 'a, 'r> Assembly<'s, 'a, 'r> {
             tally,
             batch: Vec::new(),
             batch_bytes: 0,
+            objects: Vec::new(),
             owners: Owners::default(),
         };
-        assembly.walk(walk, previous)?;
+        match input {
+            Input::Files(walk) => assembly.walk(walk, previous)?,
+            Input::Bucket(bucket) => assembly.bucket(&bucket, previous)?,
+        }
         let Self { builder, tally, first, .. } = assembly;
         tally.next_ticket = first;
         builder.finish(&mut Sink(shared))
@@ -185,7 +197,7 @@ impl<'s, 'a, 'r> Assembly<'s, 'a, 'r> {
             size if size >= LARGE_BYTES => {
                 // The small files before it first: they may be waited for.
                 self.send_batch()?;
-                match LargeFile::open_again(found, number, self.lanes.workers) {
+                match LargeFile::open_again(Subject::File(found), number, self.lanes.workers) {
                     Ok(file) => {
                         let file = std::sync::Arc::new(file);
                         for _ in 0..self.lanes.workers {
@@ -230,7 +242,7 @@ impl<'s, 'a, 'r> Assembly<'s, 'a, 'r> {
     }
 
     /// Whether every chunk of a file is known. What is not is read again, and so stored again.
-    fn is_stored(&self, entry: &Entry, previous: &Previous<'_>) -> Result<bool> {
+    pub(super) fn is_stored(&self, entry: &Entry, previous: &Previous<'_>) -> Result<bool> {
         let Kind::File { content, .. } = &entry.kind else { return Ok(true) };
         if let Content::Extents(extents) = content {
             return all_known(self.shared, extents);
@@ -247,7 +259,11 @@ impl<'s, 'a, 'r> Assembly<'s, 'a, 'r> {
         }
     }
 
-    fn send_batch(&mut self) -> Result<()> {
+    pub(super) fn send_batch(&mut self) -> Result<()> {
+        if !self.objects.is_empty() {
+            let objects = std::mem::take(&mut self.objects);
+            self.send(Job::Objects(objects))?;
+        }
         self.batch_bytes = 0;
         match std::mem::take(&mut self.batch) {
             batch if batch.is_empty() => Ok(()),
@@ -256,7 +272,7 @@ impl<'s, 'a, 'r> Assembly<'s, 'a, 'r> {
     }
 
     /// Hands a job over; meanwhile looks after results and checkpoints.
-    fn send(&mut self, mut job: Job) -> Result<()> {
+    pub(super) fn send(&mut self, mut job: Job) -> Result<()> {
         loop {
             match self.lanes.jobs.send_timeout(job, PATIENCE) {
                 Ok(()) => return Ok(()),
@@ -271,7 +287,7 @@ impl<'s, 'a, 'r> Assembly<'s, 'a, 'r> {
         }
     }
 
-    fn receive(&mut self, done: Done) {
+    pub(super) fn receive(&mut self, done: Done) {
         if let Some(problem) = &done.problem {
             self.tally.problem(problem, &self.shared.control.progress);
         }
@@ -288,7 +304,7 @@ impl<'s, 'a, 'r> Assembly<'s, 'a, 'r> {
     }
 
     /// Moves what is ready from the front into the tree. Waits while too much is pending, or, `to_end`, while anything is.
-    fn settle(&mut self, to_end: bool) -> Result<()> {
+    pub(super) fn settle(&mut self, to_end: bool) -> Result<()> {
         self.drain();
         loop {
             while let Some(Pending { slot: Slot::Ready(_) | Slot::Dropped, .. }) = self.pending.front() {
@@ -350,7 +366,7 @@ fn all_known(shared: &Shared<'_>, extents: &[Extent]) -> Result<bool> {
     Ok(true)
 }
 
-fn advance(old: &mut Option<TreeReader<'_, ChunkReader<'_>>>) -> Result<Option<(Entry, Origin)>> {
+pub(super) fn advance(old: &mut Option<TreeReader<'_, ChunkReader<'_>>>) -> Result<Option<(Entry, Origin)>> {
     let Some(reader) = old else { return Ok(None) };
     match reader.next_entry() {
         Ok(next) => Ok(next),

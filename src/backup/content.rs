@@ -6,8 +6,8 @@ use crossbeam_channel::Sender;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::large::{Ending, LargeFile, Piece};
-use super::pipeline::{Done, Job, Shared, Ticket};
+use super::large::{Ending, LargeFile, Opened, Piece, Subject, Whole};
+use super::pipeline::{Done, Job, ObjectTicket, Shared, Ticket};
 use super::sink::Sink;
 use super::{Error, Result};
 use crate::chunk::FIXED_BYTES;
@@ -16,6 +16,7 @@ use crate::pack::entry::{Content, Cut, Entry, Extent, Kind};
 use crate::pack::list::ListBuilder;
 use crate::repository::Class;
 use crate::seal::compress::{Codec, FRAME_BYTES};
+use crate::source::bucket::{self, Body, Fetched};
 use crate::source::image::is_disk_image;
 use crate::source::meta::{self, Owners};
 use crate::source::open::{self, OpenFile};
@@ -102,6 +103,15 @@ impl<'w, 'a> Worker<'w, 'a> {
             }
             Job::Single(ticket) => self.single(ticket),
             Job::Large(file) => self.large(&file),
+            Job::Objects(tickets) => {
+                for ticket in tickets {
+                    if self.shared.should_stop() {
+                        return Ok(());
+                    }
+                    self.object(ticket)?;
+                }
+                Ok(())
+            }
         }
     }
 
@@ -282,7 +292,10 @@ impl<'w, 'a> Worker<'w, 'a> {
 
     /// This worker's share of a large file. Whoever ends last hands in the result.
     fn large(&mut self, file: &Arc<LargeFile>) -> Result<()> {
-        self.show(&file.found);
+        match &file.subject {
+            Subject::File(found) => self.show(found),
+            Subject::Object(listed, fetcher) => self.show_bytes(&bucket::address(fetcher.bucket(), &listed.path)),
+        }
         self.large_regions(file)?;
         let Some(mut ending) = file.leave(&mut Sink(self.shared))? else { return Ok(()) };
         self.shared.files_read.fetch_add(1, Ordering::Relaxed);
@@ -291,24 +304,32 @@ impl<'w, 'a> Worker<'w, 'a> {
             match ending {
                 Ending::Stopped => return Ok(()),
                 Ending::Problem(problem) => {
-                    self.done(file.number, None, Some(problem));
-                    return Ok(());
+                    let again = problem.kind == ProblemKind::Changed && attempt < RETRIES;
+                    if !(again && matches!(file.subject, Subject::Object(..))) {
+                        self.done(file.number, None, Some(problem));
+                        return Ok(());
+                    }
                 }
                 Ending::Whole(whole) if whole.unchanged || attempt == RETRIES => {
-                    let source = &whole.file.source;
-                    let meta = meta::of_file(&source.open, &mut self.owners);
-                    let changed = (!whole.unchanged).then(|| source.open.problem(ProblemKind::Changed));
-                    let problem = changed.or_else(|| meta.loss.clone());
-                    let mut entry = meta::entry(&file.found, meta);
-                    entry.kind = Kind::File { size: whole.size, content: whole.content, cut: source.cut };
-                    self.done(file.number, Some(entry), problem);
+                    let (entry, problem) = self.whole(whole);
+                    self.done(file.number, entry, problem);
                     return Ok(());
                 }
                 Ending::Whole(_) => {}
             }
             // It changed while it was read: once more, by this worker alone.
             attempt += 1;
-            ending = match LargeFile::open_again(file.found.clone(), file.number, 1) {
+            let subject = match &file.subject {
+                Subject::Object(listed, fetcher) => match fetcher.again(&listed.path) {
+                    Ok(now) => Subject::Object(now, fetcher.clone()),
+                    Err(problem) => {
+                        self.done(file.number, None, Some(problem));
+                        return Ok(());
+                    }
+                },
+                subject => subject.clone(),
+            };
+            ending = match LargeFile::open_again(subject, file.number, 1) {
                 Err(problem) => Ending::Problem(problem),
                 Ok(again) => {
                     let again = Arc::new(again);
@@ -317,6 +338,65 @@ impl<'w, 'a> Worker<'w, 'a> {
                 }
             };
         }
+    }
+
+    /// The entry of a large file that was read to its end, and what was lost of it.
+    fn whole(&mut self, whole: Whole) -> (Option<Entry>, Option<Problem>) {
+        let Whole { file, content, size, unchanged } = whole;
+        match (&file.subject, &file.open) {
+            (Subject::File(found), Opened::File(open)) => {
+                let meta = meta::of_file(open, &mut self.owners);
+                let changed = (!unchanged).then(|| open.problem(ProblemKind::Changed));
+                let problem = changed.or_else(|| meta.loss.clone());
+                let mut entry = meta::entry(found, meta);
+                entry.kind = Kind::File { size, content, cut: file.cut };
+                (Some(entry), problem)
+            }
+            (Subject::Object(listed, _), Opened::Object(object)) => match object.seen() {
+                Some(seen) if unchanged => (Some(seen.entry(listed, content, size, file.cut)), None),
+                _ => (None, Some(object.problem(ProblemKind::Changed))),
+            },
+            // A subject is opened as what it is.
+            (_, Opened::File(open)) => (None, Some(open.problem(ProblemKind::Changed))),
+            (_, Opened::Object(object)) => (None, Some(object.problem(ProblemKind::Changed))),
+        }
+    }
+
+    /// Waits for an object and cuts it.
+    fn object(&mut self, ticket: ObjectTicket) -> Result<()> {
+        let ObjectTicket { number, listed, fetch, fetcher } = ticket;
+        match fetch.wait() {
+            Body::Whole(fetched) => {
+                let content = self.object_content(&fetched, listed.cut())?;
+                let Fetched { seen, bytes, .. } = fetched;
+                self.shared.files_read.fetch_add(1, Ordering::Relaxed);
+                self.done(number, Some(seen.entry(&listed, content, bytes.len() as u64, listed.cut())), None);
+                Ok(())
+            }
+            Body::Grown(listed) => match LargeFile::open(Subject::Object(listed, fetcher), number, 1) {
+                Ok(file) => self.large(&Arc::new(file)),
+                Err(problem) => {
+                    self.done(number, None, Some(problem));
+                    Ok(())
+                }
+            },
+            Body::Problem(problem) => {
+                self.done(number, None, Some(problem));
+                Ok(())
+            }
+            Body::Lost => Err(Error::Worker),
+        }
+    }
+
+    fn object_content(&mut self, fetched: &Fetched, cut: Cut) -> Result<Content> {
+        let bytes = &fetched.bytes[..];
+        let large = bytes.len() as u64 >= SMALL_BYTES;
+        let mut builder = ListBuilder::default();
+        let mut start = 0;
+        while start < bytes.len() {
+            start += self.cut_one(&bytes[start..], cut, large, &mut builder)?;
+        }
+        builder.finish(&mut Sink(self.shared))
     }
 
     fn large_regions(&mut self, file: &Arc<LargeFile>) -> Result<()> {
@@ -371,8 +451,12 @@ impl<'w, 'a> Worker<'w, 'a> {
     }
 
     fn show(&self, found: &Found) {
+        self.show_bytes(&found.absolute());
+    }
+
+    fn show_bytes(&self, path: &[u8]) {
         if let Ok(mut current) = self.shared.control.progress.current.lock() {
-            *current = escape(&found.absolute());
+            *current = escape(path);
         }
     }
 }

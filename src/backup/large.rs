@@ -13,8 +13,9 @@ use crate::chunk::FIXED_BYTES;
 use crate::chunk::gear::Gear;
 use crate::pack::entry::{Content, Cut, Extent};
 use crate::pack::list::ListBuilder;
+use crate::source::bucket::{Fetcher, Listed, ObjectReader};
 use crate::source::image::is_disk_image;
-use crate::source::open::{self, OpenFile};
+use crate::source::open::{self, OpenFile, Segment};
 use crate::source::problem::{Problem, ProblemKind};
 use crate::source::walk::Found;
 
@@ -32,16 +33,55 @@ pub enum Piece {
     },
 }
 
-/// An open file and how it is cut.
-pub struct Source {
-    pub open: OpenFile,
-    pub cut: Cut,
+/// What is read.
+#[derive(Clone)]
+pub enum Subject {
+    File(Found),
+    Object(Listed, Arc<Fetcher>),
+}
+
+/// One reading of it.
+pub enum Opened {
+    File(OpenFile),
+    Object(ObjectReader),
+}
+
+impl Opened {
+    fn size(&self) -> u64 {
+        match self {
+            Self::File(file) => file.stat().size,
+            Self::Object(object) => object.listed().size,
+        }
+    }
+
+    fn extent_at(&self, offset: u64, size: u64) -> Segment {
+        match self {
+            Self::File(file) => file.extent_at(offset, size),
+            Self::Object(_) => Segment { offset, len: size - offset, hole: false },
+        }
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<usize, Problem> {
+        match self {
+            Self::File(file) => file.read_at(offset, buffer),
+            Self::Object(object) => object.read_at(offset, buffer),
+        }
+    }
+
+    /// Whether what was read is one state of it. An object that changed has failed to be read.
+    fn is_unchanged(&self) -> bool {
+        match self {
+            Self::File(file) => file.unchanged_since(file.stat()),
+            Self::Object(_) => true,
+        }
+    }
 }
 
 pub struct LargeFile {
-    pub found: Found,
+    pub subject: Subject,
     pub number: u64,
-    pub source: Source,
+    pub open: Opened,
+    pub cut: Cut,
     cursor: Mutex<Cursor>,
     assembly: Mutex<Assembly>,
 }
@@ -88,13 +128,20 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl LargeFile {
     /// Opens the file for `workers` of them.
-    pub fn open(found: Found, number: u64, workers: usize) -> Result<Self, Problem> {
-        let open = open::open(&found)?;
-        let cut = if is_disk_image(found.name(), open.stat()) { Cut::Fixed } else { Cut::Content };
+    pub fn open(subject: Subject, number: u64, workers: usize) -> Result<Self, Problem> {
+        let (open, cut) = match &subject {
+            Subject::File(found) => {
+                let open = open::open(found)?;
+                let cut = if is_disk_image(found.name(), open.stat()) { Cut::Fixed } else { Cut::Content };
+                (Opened::File(open), cut)
+            }
+            Subject::Object(listed, fetcher) => (Opened::Object(ObjectReader::new(fetcher, listed)), listed.cut()),
+        };
         Ok(Self {
-            found,
+            subject,
             number,
-            source: Source { open, cut },
+            open,
+            cut,
             cursor: Mutex::new(Cursor { offset: 0, segment_end: 0, carry: Vec::new(), sequence: 0, ended: false }),
             assembly: Mutex::new(Assembly {
                 next: 0,
@@ -108,10 +155,12 @@ impl LargeFile {
     }
 
     /// Opens the file, or what has taken its name since it was found, as a rotated log's successor does.
-    pub fn open_again(found: Found, number: u64, workers: usize) -> Result<Self, Problem> {
-        match Self::open(found.clone(), number, workers) {
-            Err(Problem { kind: ProblemKind::Changed, .. }) => Self::open(found.again()?, number, workers),
-            result => result,
+    pub fn open_again(subject: Subject, number: u64, workers: usize) -> Result<Self, Problem> {
+        match (Self::open(subject.clone(), number, workers), subject) {
+            (Err(Problem { kind: ProblemKind::Changed, .. }), Subject::File(found)) => {
+                Self::open(Subject::File(found.again()?), number, workers)
+            }
+            (result, _) => result,
         }
     }
 
@@ -124,7 +173,7 @@ impl LargeFile {
         }
         let max = gear.sizes().max;
         let want = REGION_BYTES + max;
-        let size = self.source.open.stat().size;
+        let size = self.open.size();
         let (mut start, mut filled) = (0, cursor.carry.len());
         buffer.resize(buffer.len().max(want + max), 0);
         buffer[..filled].copy_from_slice(&cursor.carry);
@@ -135,7 +184,7 @@ impl LargeFile {
                     cursor.ended = true;
                     break;
                 }
-                let segment = self.source.open.extent_at(cursor.offset, size);
+                let segment = self.open.extent_at(cursor.offset, size);
                 cursor.segment_end = segment.offset + segment.len;
                 if segment.hole {
                     pieces.push(Piece::Hole { len: segment.len });
@@ -146,7 +195,7 @@ impl LargeFile {
             let unread = cursor.segment_end - cursor.offset;
             if filled - start < max && unread > 0 {
                 let room = ((want + max - filled) as u64).min(unread) as usize;
-                match self.source.open.read_at(cursor.offset, &mut buffer[filled..filled + room]) {
+                match self.open.read_at(cursor.offset, &mut buffer[filled..filled + room]) {
                     Ok(read) => {
                         filled += read;
                         cursor.offset += read as u64;
@@ -169,7 +218,7 @@ impl LargeFile {
                 }
                 continue;
             }
-            let len = match self.source.cut {
+            let len = match self.cut {
                 Cut::Content => gear.cut(&buffer[start..filled]),
                 Cut::Fixed => (filled - start).min(FIXED_BYTES),
             };
@@ -221,8 +270,7 @@ impl LargeFile {
         let complete = lock(&self.cursor).ended && assembly.waiting.is_empty();
         let Some(builder) = assembly.builder.take().filter(|_| complete) else { return Ok(Some(Ending::Stopped)) };
         let content = builder.finish(sink)?;
-        let stat = self.source.open.stat();
-        let unchanged = assembly.size == stat.size && self.source.open.unchanged_since(stat);
+        let unchanged = assembly.size == self.open.size() && self.open.is_unchanged();
         Ok(Some(Ending::Whole(Whole { file: self.clone(), content, size: assembly.size, unchanged })))
     }
 }

@@ -5,6 +5,7 @@
 mod assemble;
 mod content;
 mod large;
+mod objects;
 mod pipeline;
 mod run;
 mod sink;
@@ -14,18 +15,21 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use crate::bucket::Bucket;
 use crate::names::SnapshotId;
 use crate::pack::record::{Counts, Outcome};
 use crate::repository;
 use crate::source::SourceError;
 
-pub use run::run;
+pub use run::{names, run};
 
 /// What to save, and how.
 #[derive(Clone, Debug, Default)]
 pub struct Request {
     /// Absolute, none twice, none within another.
     pub paths: Vec<PathBuf>,
+    /// Saved beside the paths, none twice, none within another.
+    pub buckets: Vec<Bucket>,
     pub excludes: Vec<String>,
     pub exclude_files: Vec<PathBuf>,
     pub exclude_caches: bool,
@@ -92,7 +96,7 @@ pub const PROBLEMS_MAX: usize = 1000;
 pub enum Error {
     #[error(transparent)]
     Source(#[from] SourceError),
-    #[error("there is nothing to save: no path was given")]
+    #[error("there is nothing to save: no path or bucket was given")]
     NoPath,
     #[error("{inner} lies within {outer}, which is saved as well")]
     Nested { inner: String, outer: String },

@@ -8,7 +8,8 @@
 //!
 //! A job runs to completion on one worker, its data hot in cache; only a large file is shared. Memory is bounded by bytes: each worker holds one read buffer (4 MiB), two
 //! frames in the making (3 MiB each), their compressed and compared forms (5 MiB) and its zstd contexts (4 MiB), so about 19 MiB; the queue holds names only, at most
-//! `QUEUE_JOBS` times 256 of them, and the walk at most `PENDING_ENTRIES` entries that wait for their turn.
+//! `QUEUE_JOBS` times 256 of them, and the walk at most `PENDING_ENTRIES` entries that wait for their turn. Objects of a bucket are fetched ahead of the workers: 64 MiB of bodies
+//! (`source::bucket`), and the 32 MiB of its listing's sort.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -24,6 +25,7 @@ use crate::names::ChunkId;
 use crate::pack::entry::Entry;
 use crate::repository::{self, Index, Packer, Repository};
 use crate::seal::key::IdKeys;
+use crate::source::bucket::{Fetch, Fetcher, Listed};
 use crate::source::problem::Problem;
 use crate::source::walk::Found;
 
@@ -60,6 +62,16 @@ pub enum Job {
     Single(Ticket),
     /// One file, cut by all workers: each of them receives the job.
     Large(Arc<LargeFile>),
+    /// Objects on their way, in the listing's order.
+    Objects(Vec<ObjectTicket>),
+}
+
+/// An object that is being fetched, and where its result belongs.
+pub struct ObjectTicket {
+    pub number: u64,
+    pub listed: Listed,
+    pub fetch: Fetch,
+    pub fetcher: Arc<Fetcher>,
 }
 
 /// What became of a file. An entry may come with a problem: it was stored as well as it could be.

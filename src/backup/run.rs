@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use minicbor::bytes::{ByteArray, ByteVec};
 
-use super::assemble::{Assembly, Lanes, Previous, ancestors};
+use super::assemble::{Assembly, Input, Lanes, Previous, ancestors};
 use super::pipeline::{QUEUE_JOBS, Shared, work};
 use super::tally::Tally;
 use super::{Control, Error, Report, Request, Result};
@@ -25,6 +25,7 @@ use crate::repository::{
     self, ChunkReader, Committed, Index, Packer, Repository, Scope, Snapshot, SnapshotState, Snapshots, WriteSession,
     host_name, merge_own_runs,
 };
+use crate::source::bucket::{self, Listing};
 use crate::source::exclude::Excludes;
 use crate::source::walk::{Walk, WalkOptions};
 
@@ -33,7 +34,7 @@ const ATTEMPTS: usize = 3;
 
 /// Saves what `request` names, and commits it.
 pub fn run(repository: &Repository, clock: &dyn Clock, request: &Request, control: &Control) -> Result<Report> {
-    check_paths(&request.paths)?;
+    check_names(&names(request))?;
     let mut attempt = 1;
     loop {
         match attempt_once(repository, clock, request, control) {
@@ -46,27 +47,32 @@ pub fn run(repository: &Repository, clock: &dyn Clock, request: &Request, contro
     }
 }
 
-fn check_paths(paths: &[PathBuf]) -> Result<()> {
-    if paths.is_empty() {
+/// What the manifest calls each source: a path by itself, a bucket as `/SCHEME:/BUCKET/PREFIX`.
+pub fn names(request: &Request) -> Vec<Vec<u8>> {
+    let paths = request.paths.iter().map(|path| path.as_os_str().as_bytes().to_vec());
+    paths.chain(request.buckets.iter().map(bucket::source_name)).collect()
+}
+
+fn check_names(names: &[Vec<u8>]) -> Result<()> {
+    if names.is_empty() {
         return Err(Error::NoPath);
     }
-    for (at, inner) in paths.iter().enumerate() {
-        for (other, outer) in paths.iter().enumerate() {
-            if at != other && inner.starts_with(outer) && (inner != outer || at > other) {
-                let show = |path: &Path| escape(path.as_os_str().as_bytes());
-                return Err(Error::Nested { inner: show(inner), outer: show(outer) });
+    let path = |name: &Vec<u8>| PathBuf::from(std::ffi::OsStr::from_bytes(name));
+    for (at, inner) in names.iter().enumerate() {
+        for (other, outer) in names.iter().enumerate() {
+            if at != other && path(inner).starts_with(path(outer)) && (inner != outer || at > other) {
+                return Err(Error::Nested { inner: escape(inner), outer: escape(outer) });
             }
         }
     }
     Ok(())
 }
 
-/// Which older snapshot each path is compared with.
+/// Which older snapshot each source is compared with.
 struct Parents(Vec<Option<Snapshot>>);
 
 fn choose_parents(snapshots: &Snapshots, writer: WriterId, request: &Request) -> Parents {
-    let of = |path: &PathBuf, policy: bool| {
-        let name = path.as_os_str().as_bytes();
+    let of = |name: &[u8], policy: bool| {
         snapshots.readable.iter().rev().find(|snapshot| {
             snapshot.writer == writer
                 && snapshot.state == SnapshotState::Good
@@ -76,7 +82,7 @@ fn choose_parents(snapshots: &Snapshots, writer: WriterId, request: &Request) ->
                 })
         })
     };
-    Parents(request.paths.iter().map(|path| of(path, true).or_else(|| of(path, false)).cloned()).collect())
+    Parents(names(request).iter().map(|name| of(name, true).or_else(|| of(name, false)).cloned()).collect())
 }
 
 fn time(clock: &dyn Clock) -> Time {
@@ -87,14 +93,18 @@ fn time(clock: &dyn Clock) -> Time {
 fn attempt_once(repository: &Repository, clock: &dyn Clock, request: &Request, control: &Control) -> Result<Report> {
     let (begun, started) = (Instant::now(), time(clock));
     let writer = repository.need_writer("backing up")?;
-    let mut walks = Vec::new();
+    let mut inputs = Vec::new();
     for path in &request.paths {
         let options = WalkOptions {
             excludes: Excludes::new(path, &request.excludes, &request.exclude_files)?,
             one_file_system: request.one_file_system,
             exclude_caches: request.exclude_caches,
         };
-        walks.push(Walk::new(path, options)?);
+        inputs.push(Input::Files(Walk::new(path, options)?));
+    }
+    for bucket in &request.buckets {
+        Listing::probe(bucket)?;
+        inputs.push(Input::Bucket(bucket.clone()));
     }
     let allowed = Excludes::new(Path::new("/"), &request.allow_unreadable, &[])?;
 
@@ -105,19 +115,19 @@ fn attempt_once(repository: &Repository, clock: &dyn Clock, request: &Request, c
     let (session, snapshots) = WriteSession::start(repository, clock, &choose)?;
     let multi_writer = session.multi_writer;
     let parents = choose_parents(&snapshots, writer.id, request);
-    let report = match save(repository, clock, request, control, session, &snapshots, &parents, walks, allowed, started)
-    {
-        Ok((committed, body)) => Report {
-            snapshot: committed.id,
-            parent: parents.0.iter().flatten().next().map(|parent| parent.id),
-            outcome: body.outcome,
-            counts: body.counts,
-            problems: body.problems.iter().map(|p| format!("{} {}", escape(&p.path), p.detail)).collect(),
-            seconds: begun.elapsed().as_secs_f64(),
-            multi_writer,
-        },
-        Err(error) => return Err(error),
-    };
+    let report =
+        match save(repository, clock, request, control, session, &snapshots, &parents, inputs, allowed, started) {
+            Ok((committed, body)) => Report {
+                snapshot: committed.id,
+                parent: parents.0.iter().flatten().next().map(|parent| parent.id),
+                outcome: body.outcome,
+                counts: body.counts,
+                problems: body.problems.iter().map(|p| format!("{} {}", escape(&p.path), p.detail)).collect(),
+                seconds: begun.elapsed().as_secs_f64(),
+                multi_writer,
+            },
+            Err(error) => return Err(error),
+        };
     Ok(report)
 }
 
@@ -148,7 +158,7 @@ fn save(
     session: WriteSession<'_>,
     snapshots: &Snapshots,
     parents: &Parents,
-    walks: Vec<Walk>,
+    inputs: Vec<Input>,
     allowed: Excludes,
     started: Time,
 ) -> Result<(Committed, ManifestBody)> {
@@ -183,10 +193,9 @@ fn save(
         drop((queue, results));
         let lanes = Lanes { jobs, results: answers, workers };
         let mut roots = Vec::new();
-        for (walk, parent) in walks.into_iter().zip(&parents.0) {
-            let path = &request.paths[roots.len()];
-            let previous = parent.as_ref().and_then(|parent| previous(parent, path, &reader, doubted));
-            match Assembly::run(&shared, request, &lanes, &mut tally, walk, previous.as_ref()) {
+        for ((input, parent), name) in inputs.into_iter().zip(&parents.0).zip(names(request)) {
+            let previous = parent.as_ref().and_then(|parent| previous(parent, &name, &reader, doubted));
+            match Assembly::run(&shared, request, &lanes, &mut tally, input, previous.as_ref()) {
                 Ok(root) => roots.push(root),
                 Err(error) => {
                     // Before the workers are told to stop: that they were is no reason for anything.
@@ -263,14 +272,13 @@ fn conclude(
     counts.bytes_stored = stored;
     control.progress.bytes_stored.store(stored, Ordering::Relaxed);
     let mut sources = Vec::new();
-    for (path, root) in request.paths.iter().zip(roots) {
+    for (at, (name, root)) in names(request).into_iter().zip(roots).enumerate() {
         // A root that could be listed and then not be read leaves nothing to restore.
-        let root = root.ok_or_else(|| crate::source::problem::SourceError::Missing {
-            root: path.as_os_str().as_bytes().to_vec(),
-        })?;
+        let root = root.ok_or_else(|| crate::source::problem::SourceError::Missing { root: name.clone() })?;
+        let path = request.paths.get(at);
         sources.push(record::Source {
-            name: ByteVec::from(path.as_os_str().as_bytes().to_vec()),
-            kind: SourceKind::Filesystem,
+            name: ByteVec::from(name),
+            kind: if path.is_some() { SourceKind::Filesystem } else { SourceKind::Bucket },
             root: record::Root {
                 id: ByteArray::from(root.id.0),
                 level: root.level,
@@ -278,7 +286,7 @@ fn conclude(
                 entries: root.entries,
                 bytes: root.bytes,
             },
-            ancestors: ByteVec::from(encode_leaf(&ancestors(path), 0)),
+            ancestors: ByteVec::from(path.map_or_else(Vec::new, |path| encode_leaf(&ancestors(path), 0))),
         });
     }
     let partial = counts.unreadable > 0 || counts.changed > 0;
@@ -298,8 +306,8 @@ fn conclude(
     })
 }
 
-fn previous<'p>(parent: &Snapshot, path: &Path, reader: &'p ChunkReader<'p>, doubted: bool) -> Option<Previous<'p>> {
+fn previous<'p>(parent: &Snapshot, name: &[u8], reader: &'p ChunkReader<'p>, doubted: bool) -> Option<Previous<'p>> {
     let body = parent.body.as_ref()?;
-    let source = body.sources.iter().find(|source| source.name.as_slice() == path.as_os_str().as_bytes())?;
+    let source = body.sources.iter().find(|source| source.name.as_slice() == name)?;
     Some(Previous { reader, root: source.tree(), started: body.started, doubted })
 }

@@ -14,6 +14,7 @@ use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
 use object_store::signer::Signer;
 use object_store::{BackoffConfig, Certificate, ClientOptions, ObjectStore, RetryConfig};
 
+use super::exact::Signing;
 use super::options::{OptionError, Options, is_true};
 use super::wire::{Connector, Line};
 use crate::address::{BucketAddress, Cloud};
@@ -194,12 +195,14 @@ fn s3(
     if let Some(path_style) = options.path_style {
         builder = builder.with_virtual_hosted_style_request(!path_style);
     }
+    let signing = connector.0.signing.clone();
     let client = builder
         .with_bucket_name(&address.bucket)
         .with_retry(once())
         .with_http_connector(connector)
         .build()
         .map_err(client_error(address))?;
+    let _ = signing.set(Signing::S3(client.credentials().clone())); // set here only
     let client = Arc::new(client);
     Ok((client.clone(), client))
 }
@@ -297,12 +300,14 @@ fn azure(
     if let Some(endpoint) = endpoint(address, options, given)? {
         builder = builder.with_endpoint(endpoint);
     }
+    let signing = connector.0.signing.clone();
     let client = builder
         .with_container_name(&address.bucket)
         .with_retry(once())
         .with_http_connector(connector)
         .build()
         .map_err(client_error(address))?;
+    let _ = signing.set(Signing::Azure(client.credentials().clone())); // set here only
     let client = Arc::new(client);
     Ok((client.clone(), client))
 }

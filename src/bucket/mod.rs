@@ -9,6 +9,8 @@
 mod ask;
 mod circuit;
 mod connect;
+mod exact;
+pub mod key;
 mod options;
 mod rate;
 pub mod refusal;
@@ -136,7 +138,16 @@ impl Bucket {
     }
 }
 
-/// Keys are taken as they are; only what no path can hold is escaped.
+impl std::fmt::Debug for Bucket {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Bucket({})", self.url)
+    }
+}
+
+/// The path of a prefix. Escaped as it is, every client takes it.
 fn path(prefix: &str) -> Path {
-    Path::parse(prefix).unwrap_or_else(|_| Path::from(prefix))
+    if prefix.is_empty() {
+        return Path::default();
+    }
+    Path::parse(key::to_path(prefix)).unwrap_or_else(|_| Path::from(prefix))
 }

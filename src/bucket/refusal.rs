@@ -295,6 +295,7 @@ pub(super) fn read(answer: &Answer<'_>) -> Option<Refusal> {
             408 | 425 | 429 => Refusal::Busy { status, said },
             413 | 507 => Refusal::Quota { said },
             416 => Refusal::Range,
+            501 => Refusal::Other { status, said }, // it will never do that
             500..=599 => Refusal::Busy { status, said },
             _ => Refusal::Other { status, said },
         },

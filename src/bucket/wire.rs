@@ -9,8 +9,8 @@
 use std::error::Error;
 use std::net::IpAddr;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::{Instant, SystemTime};
 
@@ -26,6 +26,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Sleep;
 
 use super::circuit::Circuit;
+use super::exact::{Exact, Signing};
 use super::rate::Rate;
 use super::refusal::{self, Answer, Kind, Refusal};
 use super::traffic::{Counters, Traffic};
@@ -44,6 +45,8 @@ pub(super) struct Line {
     counters: Arc<Counters>,
     /// Seconds, by the last answer that had a date; `UNKNOWN` before.
     ahead: AtomicI64,
+    /// What changed requests are signed with, once the client is made.
+    pub(super) signing: Arc<OnceLock<Signing>>,
 }
 
 const UNKNOWN: i64 = i64::MIN;
@@ -59,6 +62,7 @@ impl Line {
             circuit: Circuit::default(),
             counters: Arc::default(),
             ahead: AtomicI64::new(UNKNOWN),
+            signing: Arc::default(),
         }
     }
 
@@ -94,7 +98,8 @@ impl std::fmt::Debug for Connector {
 impl HttpConnector for Connector {
     fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
         let client = ReqwestConnector::default().connect(options)?;
-        Ok(HttpClient::new(Wire { client, line: self.0.clone() }))
+        let wire = HttpClient::new(Wire { client, line: self.0.clone() });
+        Ok(HttpClient::new(Exact { inner: wire, signing: self.0.signing.clone() }))
     }
 }
 
@@ -201,7 +206,7 @@ fn ahead_of(date: &str) -> Option<i64> {
 }
 
 /// Whether the request lists: Amazon's and Google's by `list-type`, Azure's by `comp=list`.
-fn is_list<B>(request: &Request<B>) -> bool {
+pub(super) fn is_list<B>(request: &Request<B>) -> bool {
     let query = request.uri().query().unwrap_or_default();
     request.method() == Method::GET
         && query.split('&').any(|pair| pair.starts_with("list-type=") || pair == "comp=list")
@@ -215,6 +220,17 @@ fn is_metadata(host: &str) -> bool {
         Ok(IpAddr::V6(ip)) => ip.is_unicast_link_local() || ip.segments()[..2] == [0xfd00, 0xec2],
         Err(_) => matches!(bare, "metadata.google.internal" | "metadata" | "instance-data"),
     }
+}
+
+/// All of a body.
+pub(super) async fn whole(mut body: HttpResponseBody) -> Result<Bytes, HttpError> {
+    let mut all = Vec::new();
+    while let Some(frame) = std::future::poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
+        if let Ok(data) = frame?.into_data() {
+            all.extend_from_slice(&data);
+        }
+    }
+    Ok(all.into())
 }
 
 /// As much of an error's body as is of use; what cannot be read is missing.

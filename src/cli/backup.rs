@@ -1,6 +1,5 @@
 //! `lifeboat backup`: paths become a snapshot.
 
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use clap::Args;
@@ -9,7 +8,7 @@ use serde_json::json;
 use super::exit::Exit;
 use super::failure::{Failure, Result};
 use super::text::{count, duration, others, plural};
-use super::{Context, interrupt, memory, open, progress};
+use super::{Context, cloud, interrupt, memory, open, progress};
 use crate::backup::{self, Control, Report, Request};
 use crate::clock::SystemClock;
 use crate::names::PolicyName;
@@ -20,7 +19,7 @@ use crate::units::ByteCount;
 
 #[derive(Args)]
 pub struct Arguments {
-    /// Files and directories to save
+    /// Files and directories to save, or buckets: s3://BUCKET/PREFIX, gs://…, az://…
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
     /// Leave out what matches: `*.o` anywhere, `/home/*/cache` on this host, `./x` beneath the PATH; `!` takes back
@@ -52,7 +51,8 @@ pub struct Arguments {
 pub fn run(context: &Context, arguments: Arguments) -> Result<Exit> {
     let Context { globals, screen } = context;
     let mut paths: Vec<PathBuf> = Vec::new();
-    for path in &arguments.paths {
+    let (buckets, words) = cloud::split(&arguments.paths)?;
+    for path in &words {
         let path = absolute(path)?;
         if !paths.contains(&path) {
             paths.push(path);
@@ -65,6 +65,7 @@ pub fn run(context: &Context, arguments: Arguments) -> Result<Exit> {
     }
     let request = Request {
         paths,
+        buckets,
         excludes: arguments.exclude,
         exclude_files: arguments.exclude_file,
         exclude_caches: arguments.exclude_caches,
@@ -115,10 +116,11 @@ fn absolute(path: &Path) -> Result<PathBuf> {
 fn expected_bytes(repository: &Repository, request: &Request) -> Option<u64> {
     let writer = repository.access.writer.as_ref()?.id;
     let snapshots = Snapshots::list(repository).ok()?;
-    let asked = |name: &[u8]| request.paths.iter().any(|path| path.as_os_str().as_bytes() == name);
+    let names = backup::names(request);
+    let asked = |name: &[u8]| names.iter().any(|asked| asked == name);
     let newest = snapshots.readable.iter().rev().filter(|snapshot| snapshot.writer == writer).find_map(|snapshot| {
         let body = snapshot.body.as_ref()?;
-        let same = body.sources.len() == request.paths.len() && body.sources.iter().all(|source| asked(&source.name));
+        let same = body.sources.len() == names.len() && body.sources.iter().all(|source| asked(&source.name));
         same.then_some(body.counts.bytes)
     });
     newest.filter(|bytes| *bytes > 0)

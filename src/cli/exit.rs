@@ -170,7 +170,8 @@ impl ExitOf for restore::Error {
             }
             Self::NotFound { .. } | Self::NoFiles => Exit::NotFound,
             Self::Sources { .. } | Self::DeleteBlind => Exit::Damage,
-            Self::NotEmpty { .. } => Exit::Conflict,
+            Self::NotEmpty { .. } | Self::BucketNotEmpty { .. } | Self::OtherUpload { .. } => Exit::Conflict,
+            Self::Bucket { .. } | Self::Listing(_) => Exit::Failed,
             Self::Space { .. } | Self::Inodes { .. } | Self::Worker => Exit::Failed,
             Self::Look { cause, .. } => cause.exit(),
             Self::Target(error) => error.exit(),

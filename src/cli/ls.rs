@@ -6,18 +6,25 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::exit::Exit;
-use super::failure::{Failure, Result};
+use super::failure::Result;
 use super::place::{self, Place, Reach};
 use super::screen::Screen;
 use super::select::Latest;
 use super::text::{bytes_json, local, time_of_entry};
-use super::{Context, open};
+use super::{Context, open, pick};
 use crate::names::{TreePath, escape};
 use crate::pack::entry::{Entry, Kind};
 use crate::pack::tree::TreeReader;
 use crate::repository::{ChunkReader, Index, Repository, Scope, Snapshots};
 
+const HELP: &str = "\
+Examples:
+  lifeboat ls latest                    all of the newest snapshot
+  lifeboat ls latest:/etc --depth 1     what /etc itself holds
+  lifeboat ls 3f2a9c1b:/etc/ssh -l      with mode, owner, size and time";
+
 #[derive(Args)]
+#[command(after_help = HELP)]
 pub struct Arguments {
     /// `latest` or an id, and the path to list, with all that lies beneath it
     #[arg(value_name = "SNAPSHOT[:PATH]")]
@@ -25,6 +32,9 @@ pub struct Arguments {
     /// Mode, owner, size and time too
     #[arg(short, long)]
     long: bool,
+    /// Only so many levels beneath PATH; 0 is PATH itself
+    #[arg(long, value_name = "N")]
+    depth: Option<usize>,
     #[command(flatten)]
     latest: Latest,
 }
@@ -35,36 +45,47 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<Exit> {
     let repository = open::repository(globals, screen)?;
     let selection = arguments.latest.selection(&repository, &place.snapshot)?;
     let snapshots = Snapshots::list(&repository)?;
-    let snapshot = snapshots.find(&place.snapshot, &selection)?;
+    let snapshot = pick::snapshot(&snapshots, &place.snapshot, &selection)?;
     let body = snapshot.need_body(&repository)?;
     let index = load_index(&repository, screen)?;
     let reader = ChunkReader::new(&repository, &index, snapshot.writer)?;
     let wanted = place.path.as_deref().unwrap_or(b"/");
     let mut listing = Listing { screen, long: arguments.long, found: 0 };
-    listing.begin()?;
     for source in &body.sources {
         let start = match place::reach(&source.name, wanted) {
             Reach::Apart => continue,
             Reach::Whole => TreePath::root(),
             Reach::Within(path) => path,
         };
-        let mut tree = TreeReader::starting_at(&reader, &source.tree(), &start)?;
+        // Counted from PATH, or from what was saved if that lies deeper.
+        let deepest = arguments.depth.map(|depth| parts(wanted).max(parts(&source.name)).saturating_add(depth));
+        let root = source.tree();
+        let mut tree = TreeReader::starting_at(&reader, &root, &start)?;
         while let Some((entry, _)) = tree.next_entry()? {
             if !entry.path.is_within(&start) || screen.is_closed() {
                 break;
             }
-            listing.entry(&source.name, &entry)?;
+            let depth = parts(&source.name) + parts(entry.path.as_bytes());
+            if deepest.is_none_or(|deepest| depth <= deepest) {
+                listing.entry(&source.name, &entry)?;
+            }
+            if deepest.is_some_and(|deepest| depth >= deepest)
+                && let Some(after) = entry.path.after_all_beneath().filter(|_| entry.kind.is_directory())
+            {
+                tree = TreeReader::starting_at(&reader, &root, &after)?;
+            }
         }
     }
-    listing.end()?;
     if listing.found == 0 {
-        let sentence = format!("{} is not in snapshot {}", escape(wanted), snapshot.id.short());
-        let saved: Vec<String> = body.sources.iter().map(|source| escape(&source.name)).collect();
-        let hint =
-            format!("it saved {}; `--path PATH` chooses among snapshots in which PATH was saved", saved.join(", "));
-        return Err(Failure::new(Exit::NotFound, sentence).hint(hint));
+        return Err(pick::not_there(&repository, &reader, snapshot, wanted));
     }
+    listing.end()?;
     Ok(Exit::Done)
+}
+
+/// How many names a path has.
+fn parts(path: &[u8]) -> usize {
+    path.split(|byte| *byte == b'/').filter(|part| !part.is_empty()).count()
 }
 
 /// The index for reading. What of it does not verify is told, and the rest is used.
@@ -84,26 +105,21 @@ struct Listing<'a> {
 }
 
 impl Listing<'_> {
-    fn begin(&self) -> Result<()> {
-        if self.screen.json { self.screen.raw("[") } else { Ok(()) }
-    }
-
     fn end(&self) -> Result<()> {
-        if self.screen.json { self.screen.raw(if self.found == 0 { "]\n" } else { "\n]\n" }) } else { Ok(()) }
+        if self.screen.json { self.screen.raw(if self.found == 0 { "[]\n" } else { "\n]\n" }) } else { Ok(()) }
     }
 
     fn entry(&mut self, root: &[u8], entry: &Entry) -> Result<()> {
         let path = place::join(root, &entry.path);
         self.found += 1;
         if self.screen.json {
-            self.screen.raw(if self.found == 1 { "\n" } else { ",\n" })?;
+            self.screen.raw(if self.found == 1 { "[\n" } else { ",\n" })?;
             return self.screen.raw(&to_json(&path, entry).to_string());
         }
         let path = escape(&path);
         if !self.long {
             return self.screen.line(path);
         }
-        let owner = |name: &Option<Vec<u8>>, id: u32| name.as_ref().map_or_else(|| id.to_string(), |name| escape(name));
         let size = match entry.kind {
             Kind::CharDevice { major, minor } | Kind::BlockDevice { major, minor } => format!("{major}, {minor}"),
             ref kind => kind.size().to_string(),
@@ -113,17 +129,22 @@ impl Listing<'_> {
             _ => String::new(),
         };
         self.screen.line(format!(
-            "{} {:<8} {:<8} {size:>12} {} {path}{target}",
+            "{} {:<16} {size:>12} {} {path}{target}",
             mode(entry),
-            owner(&entry.user, entry.uid),
-            owner(&entry.group, entry.gid),
+            owners(entry),
             local(time_of_entry(entry.mtime)),
         ))
     }
 }
 
+/// `user:group`, by name where there is one.
+pub fn owners(entry: &Entry) -> String {
+    let owner = |name: &Option<Vec<u8>>, id: u32| name.as_ref().map_or_else(|| id.to_string(), |name| escape(name));
+    format!("{}:{}", owner(&entry.user, entry.uid), owner(&entry.group, entry.gid))
+}
+
 /// `-rwsr-xr-t`, as `ls -l` shows it.
-fn mode(entry: &Entry) -> String {
+pub fn mode(entry: &Entry) -> String {
     let mut text = String::with_capacity(10);
     text.push(entry.kind.letter());
     for (shift, special, set, unset) in [(6, 0o4000, 's', 'S'), (3, 0o2000, 's', 'S'), (0, 0o1000, 't', 'T')] {
@@ -140,7 +161,7 @@ fn mode(entry: &Entry) -> String {
     text
 }
 
-fn to_json(path: &[u8], entry: &Entry) -> Value {
+pub fn to_json(path: &[u8], entry: &Entry) -> Value {
     let word = match &entry.kind {
         Kind::File { .. } => "file",
         Kind::Directory => "directory",

@@ -6,18 +6,26 @@
 
 mod backup;
 mod client;
+mod cloud;
+mod completions;
 mod config;
 mod daemon;
+mod diff;
 mod doctor;
+mod dump;
 mod exit;
 mod failure;
+mod find;
 mod init;
 mod interrupt;
 mod key;
 mod log;
 mod ls;
+mod man;
 mod memory;
+mod moment;
 mod open;
+mod pick;
 mod place;
 mod progress;
 mod restore;
@@ -89,12 +97,18 @@ enum Verb {
     Snapshots(snapshots::Arguments),
     /// List what a snapshot holds
     Ls(ls::Arguments),
+    /// Find files in all snapshots
+    Find(find::Arguments),
+    /// Show what changed between snapshots, or in a file
+    Diff(diff::Arguments),
+    /// Print a file's content, or a directory as an archive
+    Dump(dump::Arguments),
     /// Bring files back from a snapshot
     Restore(restore::Arguments),
     /// Prove that what is stored is what was stored
     Verify(verify::Arguments),
     /// Tell how much the repository holds
-    Stats,
+    Stats(stats::Arguments),
     /// Look at everything that backups and restores rest on
     Doctor,
     /// Keys: who may open, read and write
@@ -116,6 +130,10 @@ enum Verb {
     /// Tokens for the daemon's HTTP endpoint
     #[command(subcommand)]
     Token(token::Verb),
+    /// Print what a shell needs to complete commands
+    Completions(completions::Arguments),
+    /// Print the manual, or write its pages
+    Man(man::Arguments),
 }
 
 /// What every verb gets.
@@ -157,6 +175,12 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
+/// The whole command line, as completions and manual describe it.
+fn command() -> clap::Command {
+    use clap::CommandFactory;
+    Arguments::command()
+}
+
 fn parse(arguments: &[OsString], plain: bool) -> std::result::Result<Arguments, clap::Error> {
     use clap::{CommandFactory, FromArgMatches};
     let color = if plain { clap::ColorChoice::Never } else { clap::ColorChoice::Auto };
@@ -172,9 +196,12 @@ impl Verb {
             Verb::Backup(arguments) => backup::run(context, arguments),
             Verb::Snapshots(arguments) => snapshots::run(context, &arguments),
             Verb::Ls(arguments) => ls::run(context, &arguments),
+            Verb::Find(arguments) => find::run(context, &arguments),
+            Verb::Diff(arguments) => diff::run(context, &arguments),
+            Verb::Dump(arguments) => dump::run(context, &arguments),
             Verb::Restore(arguments) => restore::run(context, &arguments),
             Verb::Verify(arguments) => verify::run(context, &arguments),
-            Verb::Stats => stats::run(context),
+            Verb::Stats(arguments) => stats::run(context, &arguments),
             Verb::Doctor => doctor::run(context),
             Verb::Key(verb) => key::run(context, &verb),
             Verb::Config(verb) => config::run(context, &verb),
@@ -183,6 +210,8 @@ impl Verb {
             Verb::Run(verb) => run::run(context, &verb),
             Verb::Drill(verb) => run::drill(context, &verb),
             Verb::Token(verb) => token::run(context, &verb),
+            Verb::Completions(arguments) => completions::run(context, &arguments),
+            Verb::Man(arguments) => man::run(context, &arguments),
         }
     }
 }

@@ -13,7 +13,7 @@ use super::failure::{Failure, Result};
 use super::place::Place;
 use super::select::Latest;
 use super::text::{count, duration, others, plural};
-use super::{Context, interrupt, open, progress};
+use super::{Context, cloud, interrupt, open, progress};
 use crate::names::escape;
 use crate::pack::record::Outcome;
 use crate::repository::{Snapshot, Snapshots};
@@ -26,7 +26,7 @@ pub struct Arguments {
     /// `latest` or an id, and the path whose content to restore
     #[arg(value_name = "SNAPSHOT[:PATH]")]
     place: OsString,
-    /// Where to: what lies under PATH goes into DIR, a file lands as DIR/name
+    /// Where to: what lies under PATH goes into DIR, a file lands as DIR/name; or a bucket: s3://BUCKET/PREFIX, gs://…, az://…
     #[arg(long, value_name = "DIR")]
     to: PathBuf,
     /// What becomes of files that stand in DIR
@@ -34,13 +34,13 @@ pub struct Arguments {
     overwrite: When,
     /// Remove from DIR what the snapshot does not hold
     #[arg(long)]
-    delete: bool,
+    pub(super) delete: bool,
     /// Say what would be done, and do nothing
     #[arg(long, conflicts_with = "verify")]
-    dry_run: bool,
+    pub(super) dry_run: bool,
     /// Read everything again afterwards and compare it with the snapshot
     #[arg(long)]
-    verify: bool,
+    pub(super) verify: bool,
     /// As root too: no owners, setuid bits, capabilities or devices
     #[arg(long)]
     unprivileged: bool,
@@ -64,18 +64,25 @@ enum When {
 pub fn run(context: &Context, arguments: &Arguments) -> Result<Exit> {
     let Context { globals, screen } = context;
     let place = Place::parse(&arguments.place)?;
+    let bucket = cloud::bucket(&arguments.to)?;
     let to = std::path::absolute(&arguments.to).map_err(|cause| Failure::file("find", &arguments.to, cause))?;
     let repository = open::repository(globals, screen)?;
     repository.need_reader("restoring content")?;
     let selection = arguments.latest.selection(&repository, &place.snapshot)?;
     let snapshots = Snapshots::list(&repository)?;
+    let overwrite = match arguments.overwrite {
+        When::Never => Overwrite::Never,
+        When::IfChanged => Overwrite::IfChanged,
+        When::Always => Overwrite::Always,
+    };
+    if let Some(to) = bucket {
+        let snapshot = snapshots.find(&place.snapshot, &selection)?.clone();
+        let wish = cloud::Wish { snapshot, path: place.path, overwrite, to };
+        return cloud::restore(context, &repository, wish, arguments);
+    }
     let request = Request {
         path: place.path,
-        overwrite: match arguments.overwrite {
-            When::Never => Overwrite::Never,
-            When::IfChanged => Overwrite::IfChanged,
-            When::Always => Overwrite::Always,
-        },
+        overwrite,
         delete: arguments.delete,
         verify: arguments.verify,
         privileged: rustix::process::geteuid().is_root() && !arguments.unprivileged,
@@ -106,7 +113,7 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<Exit> {
 }
 
 /// What was missing from the start cannot come back: whoever restores should know before relying on it.
-fn warn_of_partial(context: &Context, snapshot: &Snapshot) {
+pub(super) fn warn_of_partial(context: &Context, snapshot: &Snapshot) {
     let partial = snapshot.body.as_ref().filter(|body| body.outcome == Outcome::Partial);
     if let Some(body) = partial {
         let missing = plural(body.counts.unreadable + body.counts.changed, "file or directory", "files or directories");
@@ -169,6 +176,7 @@ fn show(context: &Context, plan: &Plan, report: &Report) -> Result<Exit> {
         ("error", &damaged, report.damaged_count),
         ("error", &report.differences, report.differences_count),
         ("warning", &report.losses, report.losses_count),
+        ("note", &report.renamed, report.renamed_count),
     ] {
         for sentence in sentences {
             screen.labelled(label, sentence);
@@ -193,6 +201,8 @@ fn show(context: &Context, plan: &Plan, report: &Report) -> Result<Exit> {
             "omitted": report.omitted,
             "losses": report.losses,
             "losses_count": report.losses_count,
+            "renamed": report.renamed,
+            "renamed_count": report.renamed_count,
             "verified_files": report.verified_files,
             "differences": report.differences,
             "differences_count": report.differences_count,
@@ -245,7 +255,7 @@ fn lines(context: &Context, plan: &Plan, report: &Report) -> Result<()> {
 }
 
 /// What is worst decides.
-fn verdict(report: &Report) -> Result<Exit> {
+pub(super) fn verdict(report: &Report) -> Result<Exit> {
     if report.store_failed {
         return Err(Failure::new(Exit::Failed, "the store failed, and files are missing or incomplete"));
     }

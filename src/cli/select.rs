@@ -17,6 +17,9 @@ pub struct Filter {
     /// Only snapshots of this writer: its name, its id, or the beginning of its id
     #[arg(long, value_name = "WRITER")]
     writer: Option<String>,
+    /// Only snapshots of this host, as it called itself
+    #[arg(long, value_name = "HOST")]
+    host: Option<String>,
     /// Only snapshots in which this path was saved
     #[arg(long, value_name = "PATH")]
     path: Option<std::ffi::OsString>,
@@ -37,13 +40,18 @@ pub struct Latest {
 
 impl Filter {
     pub fn is_empty(&self) -> bool {
-        self.policy.is_none() && self.writer.is_none() && self.path.is_none() && self.tag.is_empty()
+        self.policy.is_none()
+            && self.writer.is_none()
+            && self.host.is_none()
+            && self.path.is_none()
+            && self.tag.is_empty()
     }
 
     pub fn selection(&self, repository: &Repository) -> Result<Selection> {
         Ok(Selection {
             policy: self.policy.clone(),
             writer: self.writer.as_deref().map(|text| writer(repository, text)).transpose()?,
+            host: self.host.clone(),
             path: self.path.as_deref().map(place::absolute).transpose()?,
             tags: self.tag.clone(),
             skip_unreadable: false,
@@ -52,11 +60,17 @@ impl Filter {
 }
 
 impl Latest {
+    /// For a command that names several: the filter narrows each `latest` among them.
+    pub fn of_several(&self, repository: &Repository, names: &[&str]) -> Result<Selection> {
+        let name = if names.contains(&"latest") { "latest" } else { names.first().copied().unwrap_or("latest") };
+        self.selection(repository, name)
+    }
+
     /// Refuses to narrow what an id names already.
     pub fn selection(&self, repository: &Repository, snapshot: &str) -> Result<Selection> {
         if snapshot != "latest" && !self.filter.is_empty() {
             return Err(Failure::usage(
-                "--policy, --writer, --path and --tag narrow `latest`; an id needs none of them",
+                "--policy, --writer, --host, --path and --tag narrow `latest`; an id needs none of them",
             ));
         }
         Ok(Selection { skip_unreadable: self.skip_unreadable, ..self.filter.selection(repository)? })

@@ -1,25 +1,62 @@
 //! `lifeboat snapshots`: what can be restored.
 
-use clap::Args;
+use clap::{Args, ValueEnum};
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::exit::Exit;
 use super::failure::{Failure, Result};
+use super::screen::{Screen, output_width};
 use super::select::Filter;
-use super::text::{Table, bytes_json, count, local, plural, time_of};
+use super::text::{Table, bytes_json, count, cut, duration, local, plural, time_of};
 use super::{Context, open};
 use crate::names::escape;
 use crate::pack::record::{ManifestBody, Outcome};
 use crate::repository::{Repository, Snapshot, SnapshotState, Snapshots, Unreadable};
 use crate::units::ByteCount;
 
+const HELP: &str = "\
+Size is what a snapshot holds, Stored what it added to the store, Took how
+long it ran. A narrow terminal shows fewer columns; without a terminal
+there are all of them, with `-` for nothing.
+
+Unless --group-by says otherwise, snapshots of one writer and policy stand
+together (those without a policy: of one writer and the same paths), and
+--latest counts within such a group.
+
+Examples:
+  lifeboat snapshots --last                     the newest of each group
+  lifeboat snapshots --policy web --latest 5
+  lifeboat snapshots --group-by host,paths
+  lifeboat snapshots --json --tag release";
+
 #[derive(Args)]
+#[command(after_help = HELP)]
 pub struct Arguments {
     #[command(flatten)]
     filter: Filter,
     /// Those too that do not count: committed after their writer was revoked
     #[arg(long)]
     all: bool,
+    /// What those that stand together share
+    #[arg(long, value_name = "WHAT", value_delimiter = ',')]
+    group_by: Vec<Group>,
+    /// Only the newest N of each group
+    #[arg(long, value_name = "N")]
+    latest: Option<usize>,
+    /// Only the newest of each group
+    #[arg(long, conflicts_with = "latest")]
+    last: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Group {
+    Policy,
+    Host,
+    Paths,
+    Writer,
+    /// One list
+    None,
 }
 
 pub fn run(context: &Context, arguments: &Arguments) -> Result<Exit> {
@@ -33,23 +70,27 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<Exit> {
         .iter()
         .filter(fits)
         .partition(|snapshot| arguments.all || snapshot.state == SnapshotState::Good);
+    let mut groups = grouped(&repository, &shown, &arguments.group_by)?;
+    if let Some(latest) = arguments.latest.or(arguments.last.then_some(1)) {
+        groups.iter_mut().for_each(|(_, of)| drop(of.drain(..of.len().saturating_sub(latest))));
+    }
+    let left = |snapshot: &&Snapshot| groups.iter().any(|(_, of)| of.iter().any(|kept| kept.id == snapshot.id));
+    let shown: Vec<&Snapshot> = shown.into_iter().filter(left).collect();
     if screen.json {
         let list = shown.iter().map(|snapshot| to_json(&repository, snapshot)).collect::<Result<Vec<Value>>>()?;
         screen.document(&Value::Array(list))?;
     } else {
-        let mut table = Table::new(&[
-            "ID", "Time", "Writer", "Host", "Policy", "Outcome", ">Files", ">Size", ">Stored", "Tags", "Paths",
-        ]);
-        for snapshot in &shown {
-            table.row(row(&repository, snapshot, screen.verbose > 0)?);
+        let width = output_width();
+        // A page for people has groups where there are several; a list for a script only if it asked.
+        let apart = if arguments.group_by.is_empty() { width.is_some() && groups.len() > 1 } else { groups.len() > 1 };
+        if !apart {
+            groups = vec![(String::new(), shown.clone())];
         }
-        table.drop_empty_columns();
-        table.fit(super::screen::output_width(), 16, &["Stored", "Host", "Files", "Tags", "Size", "Writer"]);
-        if !shown.is_empty() {
-            for line in table.lines(super::screen::output_width()) {
-                screen.line(line)?;
-            }
-        }
+        let named: &[Group] = match &arguments.group_by[..] {
+            [] if apart => &[Group::Policy, Group::Writer],
+            by => by,
+        };
+        show(&repository, screen, &groups, apart.then_some(named), width)?;
         screen.flush()?;
         screen.say(plural(shown.len() as u64, "snapshot", "snapshots"));
     }
@@ -63,13 +104,112 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<Exit> {
     Ok(if snapshots.unreadable.is_empty() { Exit::Done } else { Exit::Damage })
 }
 
+/// Snapshots that stand together, each group under its name, in the order of names.
+fn grouped<'s>(
+    repository: &Repository,
+    snapshots: &[&'s Snapshot],
+    by: &[Group],
+) -> Result<Vec<(String, Vec<&'s Snapshot>)>> {
+    let mut groups: std::collections::BTreeMap<String, Vec<&Snapshot>> = std::collections::BTreeMap::new();
+    for snapshot in snapshots {
+        let body = snapshot.body.as_deref();
+        let policy = body.and_then(|body| body.policy.as_deref());
+        let name =
+            |group: &Group| -> Result<Option<String>> {
+                Ok(match group {
+                    Group::Policy => Some(policy.map_or_else(
+                        || "no policy".to_owned(),
+                        |policy| format!("policy {}", escape(policy.as_bytes())),
+                    )),
+                    Group::Host => body.map(|body| format!("host {}", escape(body.host.as_bytes()))),
+                    Group::Paths => body.map(paths),
+                    Group::Writer => Some(format!("writer {}", escape(writer_name(repository, snapshot)?.as_bytes()))),
+                    Group::None => None,
+                })
+            };
+        let own: &[Group] = match (by, policy) {
+            ([_, ..], _) => by,
+            ([], Some(_)) => &[Group::Policy, Group::Writer],
+            ([], None) => &[Group::Paths, Group::Writer],
+        };
+        let parts: Vec<Option<String>> = own.iter().map(name).collect::<Result<_>>()?;
+        groups.entry(parts.into_iter().flatten().collect::<Vec<_>>().join(", ")).or_default().push(snapshot);
+    }
+    Ok(groups.into_iter().collect())
+}
+
+fn paths(body: &ManifestBody) -> String {
+    body.sources.iter().map(|source| escape(&source.name)).collect::<Vec<_>>().join(", ")
+}
+
+fn show(
+    repository: &Repository,
+    screen: &Screen,
+    groups: &[(String, Vec<&Snapshot>)],
+    apart: Option<&[Group]>,
+    width: Option<usize>,
+) -> Result<()> {
+    let mut table = Table::new(&[
+        "ID", "Time", "Writer", "Host", "Policy", "Outcome", ">Files", ">Size", ">Stored", ">Took", "Tags", "Paths",
+    ]);
+    for snapshot in groups.iter().flat_map(|(_, of)| of) {
+        let mut row = row(repository, snapshot, screen.verbose > 0)?;
+        if width.is_none() {
+            row.iter_mut().filter(|cell| cell.is_empty()).for_each(|cell| *cell = "-".to_owned());
+        }
+        table.row(row);
+    }
+    if width.is_some() {
+        table.drop_empty_columns();
+        // What the heading says, or what says the same of all, goes first.
+        let said = apart.unwrap_or_default();
+        for (group, column) in [(Group::Policy, "Policy"), (Group::Writer, "Writer"), (Group::Host, "Host")] {
+            if said.contains(&group) {
+                table.drop_column(column);
+            } else if table.is_constant(column) {
+                table.fit(width, 16, &[column]);
+            }
+        }
+        table.fit(width, 16, &["Took", "Stored", "Host", "Files", "Tags", "Writer", "Policy", "Size", "Outcome"]);
+    }
+    let mut lines = table.lines(width).into_iter().map(|line| width.map_or(line.clone(), |width| cut(&line, width)));
+    let Some(head) = lines.next().filter(|_| groups.iter().any(|(_, of)| !of.is_empty())) else { return Ok(()) };
+    screen.line(head)?;
+    for (name, of) in groups {
+        if apart.is_some() {
+            let line = heading(name, of);
+            screen.line(width.map_or(line.clone(), |width| cut(&line, width)))?;
+        }
+        for line in lines.by_ref().take(of.len()) {
+            screen.line(line)?;
+        }
+    }
+    Ok(())
+}
+
+/// `# policy web, writer web1: 12 snapshots, the newest 2 h 07 m ago, 3.40 GiB stored`.
+fn heading(name: &str, of: &[&Snapshot]) -> String {
+    let stored: u64 =
+        of.iter().filter_map(|snapshot| snapshot.body.as_ref()).map(|body| body.counts.bytes_stored).sum();
+    let age = of.last().and_then(|snapshot| snapshot.started()).map_or_else(String::new, |time| {
+        let seconds = Timestamp::now().duration_since(time_of(time)).as_secs_f64();
+        if seconds < 0.0 {
+            ", the newest in the future".to_owned()
+        } else {
+            format!(", the newest {} ago", duration(seconds))
+        }
+    });
+    let snapshots = plural(of.len() as u64, "snapshot", "snapshots");
+    format!("# {name}: {snapshots}{age}, {} stored", ByteCount(stored))
+}
+
 /// A snapshot that is there and cannot be read: never silently left out.
 fn tell_unreadable(context: &Context, lost: &Unreadable) {
     context.screen.labelled("error", &format!("the snapshot {} cannot be read", lost.session.snapshot().short()));
     context.screen.labelled("caused by", &chain(&lost.error));
 }
 
-fn chain(error: &dyn std::error::Error) -> String {
+pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {
@@ -97,25 +237,37 @@ fn row(repository: &Repository, snapshot: &Snapshot, whole_id: bool) -> Result<V
     let writer = writer_name(repository, snapshot)?;
     let revoked = snapshot.state == SnapshotState::Revoked;
     let Some(body) = &snapshot.body else {
-        let empty = || String::new();
         let paths = "(another writer's: this key cannot read it)".to_owned();
-        let state = if revoked { "revoked".to_owned() } else { empty() };
-        return Ok(vec![id, empty(), writer, empty(), empty(), state, empty(), empty(), empty(), empty(), paths]);
+        let state = if revoked { "revoked".to_owned() } else { String::new() };
+        let mut row = vec![String::new(); 12];
+        (row[0], row[2], row[5], row[11]) = (id, writer, state, paths);
+        return Ok(row);
     };
-    let paths: Vec<String> = body.sources.iter().map(|source| escape(&source.name)).collect();
+    let problems = body.counts.unreadable + body.counts.changed;
+    let outcome = match (revoked, problems) {
+        (true, _) => "revoked".to_owned(),
+        (false, 0) => outcome(body).to_owned(),
+        (false, problems) => format!("{} ({})", outcome(body), count(problems)),
+    };
     Ok(vec![
         id,
         local(time_of(body.started)),
         escape(writer.as_bytes()),
         escape(body.host.as_bytes()),
         body.policy.as_deref().map_or_else(String::new, |policy| escape(policy.as_bytes())),
-        if revoked { "revoked".to_owned() } else { outcome(body).to_owned() },
+        outcome,
         count(body.counts.files),
         ByteCount(body.counts.bytes).to_string(),
         ByteCount(body.counts.bytes_stored).to_string(),
+        duration(seconds(body)),
         escape(body.tags.join(",").as_bytes()),
-        paths.join(", "),
+        paths(body),
     ])
+}
+
+/// How long a run took, by its own clock; nothing if that was set back meanwhile.
+fn seconds(body: &ManifestBody) -> f64 {
+    time_of(body.finished).duration_since(time_of(body.started)).as_secs_f64().max(0.0)
 }
 
 fn to_json(repository: &Repository, snapshot: &Snapshot) -> Result<Value> {
@@ -138,6 +290,9 @@ fn to_json(repository: &Repository, snapshot: &Snapshot) -> Result<Value> {
         "directories": counts.map(|counts| counts.directories),
         "bytes": counts.map(|counts| counts.bytes),
         "stored_bytes": counts.map(|counts| counts.bytes_stored),
+        "added_bytes": counts.map(|counts| counts.bytes_new),
+        "problems": counts.map(|counts| counts.unreadable + counts.changed),
+        "duration_seconds": body.map(seconds),
     });
     if snapshot.state == SnapshotState::Revoked {
         value["revoked"] = json!(true);

@@ -58,6 +58,18 @@ impl Table {
         }
     }
 
+    pub fn drop_column(&mut self, name: &str) {
+        if let Some(column) = self.headings.iter().position(|heading| *heading == name) {
+            self.remove(column);
+        }
+    }
+
+    /// Whether a column says the same in every row.
+    pub fn is_constant(&self, name: &str) -> bool {
+        let column = self.headings.iter().position(|heading| *heading == name);
+        column.is_some_and(|column| self.rows.windows(2).all(|pair| pair[0][column] == pair[1][column]))
+    }
+
     fn remove(&mut self, column: usize) {
         self.headings.remove(column);
         self.right.remove(column);

@@ -162,6 +162,9 @@ impl Core {
         for path in &policy.source.paths {
             add(path.as_os_str().as_bytes());
         }
+        for bucket in &policy.source.buckets {
+            add(bucket.to_string().as_bytes());
+        }
         hex(&hasher.finalize().as_bytes()[..16])
     }
 

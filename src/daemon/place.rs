@@ -7,7 +7,8 @@ use std::sync::Arc;
 use zeroize::Zeroizing;
 
 use super::secret::{self, SecretError};
-use crate::bucket::{ConnectError, Options};
+use crate::address::BucketAddress;
+use crate::bucket::{Bucket, ConnectError, Options};
 use crate::policy::{RepositoryConfig, StoreSettings};
 use crate::store::Store;
 use crate::store::address::{self, PlaceError};
@@ -46,4 +47,10 @@ pub fn options(settings: &StoreSettings) -> Result<Options, OpenStoreError> {
         options.give(name, Zeroizing::new(text.trim().to_owned()));
     }
     Ok(options)
+}
+
+/// Clients of the buckets that a policy saves. What the daemon's environment says of clouds counts for them.
+pub fn buckets(addresses: &[BucketAddress]) -> Result<Vec<Bucket>, OpenStoreError> {
+    let open = |address| -> Result<Bucket, ConnectError> { Bucket::open(address, &Options::from_environment()?) };
+    addresses.iter().map(|address| open(address).map_err(|error| PlaceError::from(error).into())).collect()
 }

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use crate::names::{ChunkId, SnapshotId, TreePath, escape};
 use crate::pack::entry::{Content, Entry, Extent, Kind};
 use crate::pack::list::{ListReader, ListSource};
+use crate::pack::record::SourceKind;
 use crate::pack::tree::TreeReader;
 use crate::repository::{self, ChunkReader, Index, Repository, Scope, Selection, Snapshot, Snapshots};
 use crate::restore;
@@ -62,9 +63,10 @@ pub enum Error {
     Scratch(#[from] ScratchError),
 }
 
-/// A sampled file: its path relative to `/`, and what the snapshot says of it.
+/// A sampled file: its path relative to `/`, where a restore puts it, and what the snapshot says of it.
 struct Sampled {
     path: TreePath,
+    landed: TreePath,
     entry: Entry,
 }
 
@@ -152,7 +154,15 @@ fn draw(
             continue;
         };
         let mut tree = TreeReader::new(reader, &source.tree());
+        // The object that was drawn last and that the next entry may lie beneath.
+        let mut newest: Option<(usize, TreePath)> = None;
         while let Some((entry, _)) = tree.next_entry()? {
+            if let Some((place, within)) = newest.take()
+                && entry.path.is_within(&within)
+                && let Some(file) = drawn.get_mut(place)
+            {
+                file.landed = restore::landed(&file.path, true);
+            }
             if !matches!(entry.kind, Kind::File { .. }) {
                 continue;
             }
@@ -173,7 +183,14 @@ fn draw(
                     }
                 }
             };
-            let sampled = Sampled { path, entry };
+            let landed = match source.kind {
+                SourceKind::Bucket => {
+                    newest = Some((place, entry.path.clone()));
+                    restore::landed(&path, false)
+                }
+                SourceKind::Filesystem => path.clone(),
+            };
+            let sampled = Sampled { path, landed, entry };
             match drawn.get_mut(place) {
                 Some(old) => *old = sampled,
                 None => drawn.push(sampled),
@@ -201,7 +218,7 @@ impl Dice {
 
 /// What differs between the file on disk and the snapshot; none if nothing does.
 fn compare(scratch: &Path, file: &Sampled, reader: &ChunkReader<'_>) -> std::io::Result<Option<String>> {
-    let path: PathBuf = scratch.join(std::ffi::OsString::from_vec(file.path.as_bytes().to_vec()));
+    let path: PathBuf = scratch.join(std::ffi::OsString::from_vec(file.landed.as_bytes().to_vec()));
     let shown = || escape(path.as_os_str().as_bytes());
     let Kind::File { size, content, .. } = &file.entry.kind else { return Ok(Some("is no file".into())) };
     let found = match fs::symlink_metadata(&path) {

@@ -8,6 +8,7 @@ pub mod entry;
 pub mod keys;
 pub mod list;
 pub mod node;
+pub mod object;
 pub mod record;
 pub mod run;
 pub mod tree;

@@ -187,7 +187,7 @@ pub enum Outcome {
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(array)]
 pub struct Source {
-    /// For a filesystem: the absolute path, raw bytes.
+    /// For a filesystem: the absolute path, raw bytes. For a bucket: `/SCHEME:/BUCKET`, and `/PREFIX` if it has one.
     #[n(0)]
     pub name: ByteVec,
     #[n(1)]
@@ -204,6 +204,8 @@ pub struct Source {
 pub enum SourceKind {
     #[n(0)]
     Filesystem,
+    #[n(1)]
+    Bucket,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]

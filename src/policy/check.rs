@@ -241,7 +241,13 @@ impl Checker {
             Given::Is(typed) => Some(typed),
         };
         let mut paths: Vec<(PathBuf, Spot)> = Vec::new();
+        let mut buckets = Vec::new();
         for text in typed.iter().flatten() {
+            if text.value.contains("://") {
+                let bucket = values::bucket(text, found);
+                buckets.extend(bucket.filter(|bucket| !buckets.contains(bucket)));
+                continue;
+            }
             let Some(path) = values::absolute_path(text, "a source", found) else { continue };
             if let Some((outer, _)) = paths.iter().find(|(other, _)| path.starts_with(other)) {
                 let message = format!("this source lies in {} and is saved with it already", outer.display());
@@ -260,10 +266,11 @@ impl Checker {
         let exclude_files =
             files.iter().filter_map(|text| values::absolute_path(text, "a file of patterns", found)).collect();
         let on = |flag: Given<Typed<bool>>| flag.is().is_some_and(|flag| flag.value);
-        if paths.is_empty() {
+        if paths.is_empty() && buckets.is_empty() {
             return None;
         }
         let meaning = Source {
+            buckets,
             paths: paths.iter().map(|(path, _)| path.clone()).collect(),
             exclude,
             exclude_files,

@@ -11,7 +11,7 @@ use std::str::FromStr;
 use jiff::tz::TimeZone;
 
 use super::problem::Problems;
-use crate::address::Address;
+use crate::address::{Address, BucketAddress};
 use crate::names::{NameError, PolicyName};
 use crate::schedule::Schedule;
 use crate::schedule::keep::Keep;
@@ -185,8 +185,10 @@ pub struct Policy {
 /// What is saved.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
-    /// Absolute, without `.` and `..`, none twice; at least one.
+    /// Absolute, without `.` and `..`, none twice; at least one, or a bucket.
     pub paths: Vec<PathBuf>,
+    /// None twice.
+    pub buckets: Vec<BucketAddress>,
     /// Patterns with gitignore's meaning, each proved to compile.
     pub exclude: Vec<String>,
     /// Files of such patterns, absolute.

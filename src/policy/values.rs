@@ -13,7 +13,7 @@ use super::found::{Found, Typed};
 use super::model::{RepositoryUrl, SecretRef};
 use super::quote::without_url_users;
 use super::words::nearest;
-use crate::address::{Address, AddressError};
+use crate::address::{Address, AddressError, BucketAddress};
 use crate::names::escape;
 
 type Text = Typed<String>;
@@ -51,6 +51,24 @@ pub(super) fn socket_path(text: &Text, found: &mut Found) -> Option<PathBuf> {
         return None;
     }
     Some(path)
+}
+
+/// A bucket as a source.
+pub(super) fn bucket(text: &Text, found: &mut Found) -> Option<BucketAddress> {
+    match Address::parse(&text.value) {
+        Ok(Address::Bucket(bucket)) => Some(bucket),
+        Ok(Address::Directory(_)) => {
+            let message = format!("the source \"{}\" is a URL of a directory", shown(&text.value));
+            found.add("E117", &text.spot, message).hint("write the absolute path itself");
+            None
+        }
+        Err(error) => {
+            found
+                .add("E117", &text.spot, format!("the source is no bucket: {error}"))
+                .hint("write s3://bucket/prefix, gs://bucket/prefix or az://container/prefix");
+            None
+        }
+    }
 }
 
 /// Whether `repo` was meant as a place and not as a name.

@@ -33,7 +33,7 @@ pub use access::Access;
 pub use chunks::{ChunkReader, PackKeys, decode_frame, fetch_frame};
 pub use error::{Error, Hint, Result};
 pub use host::host_name;
-pub use index::{Index, Scope, merge_own_runs};
+pub use index::{Index, Scope, SealedRun, merge_own_runs};
 pub use init::{Initialised, add_slot, export_writer, init, open_slot, revoke_writer, slots};
 pub use packer::{Class, Packer};
 pub use session::{Committed, WriteSession};

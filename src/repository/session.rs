@@ -33,8 +33,8 @@ use crate::seal::cipher::SegmentSealer;
 use crate::seal::key::{Secret, derive};
 use crate::seal::object::{ObjectKind, SignedBy};
 use crate::seal::stanza::{To, Use};
-use crate::store::create_once::{Outcome, create_once};
-use crate::store::{Create, Listed, Store};
+use crate::store::create_once::{Outcome, create_once, is_refused_again};
+use crate::store::{Listed, Store};
 
 /// A new record at least so often, so that a collector need not wait for a lease.
 const HEARTBEAT: Duration = Duration::from_secs(600);
@@ -144,10 +144,10 @@ impl<'a> WriteSession<'a> {
         // The same bytes once more: a store that accepts them replaces objects, and cannot keep two writers apart.
         let repository = self.repository;
         let apart = repository.store.is_remote();
-        let again = || repository.store.create(&key, &bytes);
+        let again = || is_refused_again(&*repository.store, &key, &bytes);
         let others = || both(apart, || repository.newest_epoch(), || repository.store.list(keys::SESSIONS));
         let (again, (epoch, listed)) = both(apart, again, others);
-        self.multi_writer = again? == Create::Occupied;
+        self.multi_writer = again?;
         Ok((epoch, listed.map_err(Error::from)))
     }
 

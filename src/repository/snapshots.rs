@@ -61,6 +61,7 @@ pub struct Snapshots {
 pub struct Selection {
     pub policy: Option<String>,
     pub writer: Option<WriterId>,
+    pub host: Option<String>,
     /// A source's path: absolute, raw bytes.
     pub path: Option<Vec<u8>>,
     pub tags: Vec<String>,
@@ -101,6 +102,7 @@ impl Selection {
         let Some(body) = &snapshot.body else { return false };
         self.writer.is_none_or(|writer| writer == snapshot.writer)
             && self.policy.as_ref().is_none_or(|policy| body.policy.as_ref() == Some(policy))
+            && self.host.as_ref().is_none_or(|host| body.host == *host)
             && self.path.as_ref().is_none_or(|path| {
                 body.sources.iter().any(|source| {
                     let name = source.name.as_slice();

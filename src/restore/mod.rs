@@ -10,12 +10,14 @@
 mod check;
 mod content;
 mod fetch;
+mod landing;
 mod links;
 mod local;
 mod plan;
 mod report;
 mod run;
 mod select;
+pub mod upload;
 mod window;
 
 #[cfg(test)]
@@ -28,8 +30,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::names::{TreePath, escape};
 use crate::repository::{self, Hint, Snapshot};
+use crate::source::SourceError;
 use crate::target::{OwnerBy, TargetError};
 
+pub use landing::landed;
 pub use plan::{Plan, Start, Totals, plan};
 pub use report::{Damaged, NAMED_MAX, Report};
 pub use run::run;
@@ -152,12 +156,25 @@ pub enum Error {
     Space { to: PathBuf, needed: u64, available: u64 },
     #[error("{} has room for {available} more files, and {needed} are to be made", to.display())]
     Inodes { to: PathBuf, needed: u64, available: u64 },
+    #[error("{url} is not empty: it holds {example}")]
+    BucketNotEmpty { url: String, example: String },
+    #[error("{url} holds another restore that did not end, or its mark {mark}")]
+    OtherUpload { url: String, mark: String },
+    #[error("{url} cannot be {verb}")]
+    Bucket {
+        url: String,
+        verb: &'static str,
+        #[source]
+        cause: object_store::Error,
+    },
     #[error("cannot look at {}", path.display())]
     Look {
         path: PathBuf,
         #[source]
         cause: std::io::Error,
     },
+    #[error(transparent)]
+    Listing(#[from] SourceError),
     #[error(transparent)]
     Target(#[from] TargetError),
     #[error(transparent)]
@@ -179,6 +196,11 @@ impl Hint for Error {
             Error::NotEmpty { .. } => {
                 "choose an empty or new directory, or add `--overwrite if-changed` or `--overwrite always`"
             }
+            Error::BucketNotEmpty { .. } => {
+                "choose an empty prefix, or add `--overwrite if-changed` or `--overwrite always`"
+            }
+            Error::OtherUpload { .. } => "finish that restore with its own command, or remove its mark",
+            Error::Bucket { .. } => "once that is mended, the same command continues the restore",
             Error::InRepository { .. } => "choose a directory outside the repository",
             Error::DeleteWithoutOverwrite => "add `--overwrite if-changed` or `--overwrite always`",
             Error::DeletePartial => "leave out `--delete`",
@@ -190,7 +212,9 @@ impl Hint for Error {
             Error::Target(error) if error.is_fatal() => "once that is mended, the same command continues the restore",
             Error::Repository(error) => return error.hint(),
             Error::Sources { .. } => "restore from another snapshot",
-            Error::Look { .. } | Error::Target(_) | Error::Cancelled | Error::Worker => return None,
+            Error::Look { .. } | Error::Listing(_) | Error::Target(_) | Error::Cancelled | Error::Worker => {
+                return None;
+            }
         };
         Some(text.to_owned())
     }

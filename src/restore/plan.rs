@@ -123,7 +123,7 @@ pub fn plan(repository: &Repository, request: Request, control: &Control) -> Res
     Ok(Plan { request, start, totals, warnings, gaps, marker, indexes, selection })
 }
 
-fn note(warnings: &mut Vec<String>, sentence: String) {
+pub(super) fn note(warnings: &mut Vec<String>, sentence: String) {
     if warnings.len() < super::NAMED_MAX {
         warnings.push(sentence);
     }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Progress, told};
-use crate::names::TreePath;
+use crate::names::{TreePath, escape};
 use crate::target::{Attribute, Outcome};
 
 /// Problems kept by name, of each sort.
@@ -41,6 +41,9 @@ pub struct Report {
     /// What was asked for and could not be set or made, one sentence each.
     pub losses: Vec<String>,
     pub losses_count: u64,
+    /// Objects whose key is no file's name here, one sentence each.
+    pub renamed: Vec<String>,
+    pub renamed_count: u64,
     /// What an unprivileged restore leaves out: how often, by what it is.
     pub omitted: BTreeMap<&'static str, u64>,
     /// Files that were compared with the snapshot after the restore.
@@ -124,6 +127,15 @@ impl Notes {
         rest.losses_count += 1;
         if rest.losses.len() < NAMED_MAX {
             rest.losses.push(sentence);
+        }
+    }
+
+    /// An object lands under another name than its key.
+    pub fn renamed(&self, key: &str, path: &TreePath) {
+        let mut rest = self.rest();
+        rest.renamed_count += 1;
+        if rest.renamed.len() < NAMED_MAX {
+            rest.renamed.push(format!("the object {} is {path} here", escape(key.as_bytes())));
         }
     }
 

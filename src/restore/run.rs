@@ -138,7 +138,10 @@ impl Run<'_, '_> {
         {
             *current = picked.entry.path.to_string();
         }
-        let Picked { entry, part, above } = picked;
+        let Picked { entry, part, above, key, .. } = picked;
+        if let Some(key) = &key {
+            self.notes.renamed(key, &entry.path);
+        }
         let directory = entry.kind.is_directory();
         if entry.path.is_root() {
             if directory {

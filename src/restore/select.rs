@@ -7,11 +7,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::content::is_local;
+use super::landing::{Owner, land};
 use super::{Error, Result, told};
 use crate::names::TreePath;
 use crate::pack::entry::Entry;
 use crate::pack::node::decode_leaf;
-use crate::pack::record::ManifestBody;
+use crate::pack::record::{ManifestBody, SourceKind};
 use crate::pack::tree::{NodeSource, Root, TreeReader};
 use crate::repository;
 
@@ -27,6 +28,8 @@ struct Part {
     from: TreePath,
     /// Directories above the source that are wanted and that no part before this one has.
     above: Vec<Entry>,
+    /// Its entries are objects.
+    bucket: bool,
 }
 
 /// What was asked for.
@@ -35,6 +38,8 @@ pub(super) struct Selection {
     /// What paths, relative to `/`, lose on their way into the target.
     strip: TreePath,
     files: Option<Arc<BTreeSet<TreePath>>>,
+    /// Objects become files of this one's; none: they stay objects.
+    owner: Option<Owner>,
 }
 
 /// An entry that is wanted; its path is the one in the target.
@@ -44,6 +49,10 @@ pub(super) struct Picked {
     pub part: usize,
     /// A directory above the sources, of which the snapshot holds a part only.
     pub above: bool,
+    /// It is an object.
+    pub object: bool,
+    /// The key of an object whose path in the target is another.
+    pub key: Option<String>,
 }
 
 pub(super) enum Step {
@@ -118,9 +127,11 @@ impl Selection {
                     && entry.path.is_within(&base)
             };
             let above = above.into_iter().filter(wanted).filter(|entry| seen.insert(entry.path.clone())).collect();
-            parts.push(Part { name, root: source.tree(), from, above });
+            let bucket = source.kind == SourceKind::Bucket;
+            parts.push(Part { name, root: source.tree(), from, above, bucket });
         }
-        let mut selection = Self { parts, strip: base.clone(), files };
+        let owner = Some(Owner::of_this_process());
+        let mut selection = Self { parts, strip: base.clone(), files, owner };
         match &selection.parts[..] {
             [] => return Err(not_found()),
             [part] if base.is_within(&part.name) => {
@@ -143,7 +154,12 @@ impl Selection {
     }
 
     pub fn walk<'a, S: NodeSource<Error = repository::Error>>(&'a self, nodes: &'a S) -> Walk<'a, S> {
-        Walk { selection: self, nodes, part: 0, above: 0, reader: None, last: None, passed: 0 }
+        Walk { selection: self, nodes, part: 0, above: 0, reader: None, ahead: None, last: None, passed: 0 }
+    }
+
+    /// Leaves objects what they are.
+    pub fn keep_objects(self) -> Self {
+        Self { owner: None, ..self }
     }
 
     /// Whether `path` (relative to `/`) or something beneath it is asked for.
@@ -171,6 +187,8 @@ pub(super) struct Walk<'a, S: NodeSource> {
     part: usize,
     above: usize,
     reader: Option<TreeReader<'a, S>>,
+    /// What the reader said when it was asked whether something lies beneath an object.
+    ahead: Option<repository::Result<Option<Entry>>>,
     /// The newest path, relative to `/`, wanted or not.
     last: Option<TreePath>,
     passed: usize,
@@ -188,7 +206,13 @@ impl<S: NodeSource<Error = repository::Error>> Walk<'_, S> {
                 }
                 let Some(path) = entry.path.relative_to(&self.selection.strip) else { continue };
                 let entry = Entry { path, ..entry.clone() };
-                return Ok(Step::Entry(Box::new(Picked { entry, part: self.part, above: true })));
+                return Ok(Step::Entry(Box::new(Picked {
+                    entry,
+                    part: self.part,
+                    above: true,
+                    object: false,
+                    key: None,
+                })));
             }
             if self.reader.is_none() {
                 let (reader, damage) = open(self.nodes, part, &part.from)?;
@@ -198,8 +222,12 @@ impl<S: NodeSource<Error = repository::Error>> Walk<'_, S> {
                 }
             }
             let Some(reader) = &mut self.reader else { continue };
-            let mut entry = match reader.next_entry() {
-                Ok(Some((entry, _))) => entry,
+            let next = match self.ahead.take() {
+                Some(next) => next,
+                None => reader.next_entry().map(|next| next.map(|(entry, _)| entry)),
+            };
+            let mut entry = match next {
+                Ok(Some(entry)) => entry,
                 Ok(None) => {
                     self.next_part();
                     continue;
@@ -219,15 +247,29 @@ impl<S: NodeSource<Error = repository::Error>> Walk<'_, S> {
                 return Ok(Step::Damage { after, error: "its place in the snapshot's order is taken".into() });
             }
             let wanted = self.selection.wants(&path);
+            let mut key = None;
             if wanted {
                 self.passed = 0;
-                entry.path = path.relative_to(&self.selection.strip).unwrap_or_default();
+                let within =
+                    std::mem::replace(&mut entry.path, path.relative_to(&self.selection.strip).unwrap_or_default());
+                if let Some(owner) = self.selection.owner.filter(|_| part.bucket) {
+                    if within.is_root() {
+                        // A bucket has no attributes of its own to set on a directory.
+                        self.last = Some(path);
+                        continue;
+                    }
+                    let ahead = reader.next_entry().map(|next| next.map(|(entry, _)| entry));
+                    let beside = matches!(&ahead, Ok(Some(next)) if next.path.is_within(&within));
+                    self.ahead = Some(ahead);
+                    key = land(&mut entry, beside, owner);
+                }
             } else {
                 self.passed += 1;
             }
             self.last = Some(path);
             if wanted {
-                return Ok(Step::Entry(Box::new(Picked { entry, part: self.part, above: false })));
+                let object = part.bucket && !entry.kind.is_directory();
+                return Ok(Step::Entry(Box::new(Picked { entry, part: self.part, above: false, object, key })));
             }
             if self.passed > PASSED_MAX {
                 self.skip()?;
@@ -239,6 +281,7 @@ impl<S: NodeSource<Error = repository::Error>> Walk<'_, S> {
         self.part += 1;
         self.above = 0;
         self.reader = None;
+        self.ahead = None;
         self.passed = 0;
     }
 
@@ -254,6 +297,7 @@ impl<S: NodeSource<Error = repository::Error>> Walk<'_, S> {
                 let (reader, damage) = open(self.nodes, part, &next)?;
                 if damage.is_none() {
                     self.reader = Some(reader);
+                    self.ahead = None;
                 }
             }
         }

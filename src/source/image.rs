@@ -15,11 +15,15 @@ pub fn is_disk_image(name: &[u8], stat: &Stat) -> bool {
     if !stat.file_type.is_file() {
         return false;
     }
-    let named = match name.iter().rposition(|byte| *byte == b'.') {
+    is_image_name(name) || (stat.size >= SPARSE_BYTES_MIN && stat.is_sparse())
+}
+
+/// Whether images are called so.
+pub fn is_image_name(name: &[u8]) -> bool {
+    match name.iter().rposition(|byte| *byte == b'.') {
         Some(dot) => EXTENSIONS.iter().any(|known| known.eq_ignore_ascii_case(&name[dot + 1..])),
         None => false,
-    };
-    named || (stat.size >= SPARSE_BYTES_MIN && stat.is_sparse())
+    }
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@
 //! reaches the kernel after the root's own, so paths longer than `PATH_MAX` are ordinary, and a directory that is swapped
 //! for a link leads nowhere.
 
+pub mod bucket;
 mod dir;
 pub mod exclude;
 pub mod image;

@@ -24,7 +24,7 @@ use super::retry::Retry;
 use super::{Class, Create, Inspection, Listed, Replace, Result, Store, StoreError, Tag, Upload};
 use crate::address::BucketAddress;
 use crate::bucket::refusal::{self, Kind, Refusal};
-use crate::bucket::{Bucket, ConnectError, Options, StorageClasses};
+use crate::bucket::{Bucket, ConnectError, Options, StorageClasses, Traffic};
 use crate::names::{ObjectKey, SessionId};
 use crate::pack::keys;
 
@@ -116,6 +116,21 @@ impl CloudStore {
         }
     }
 
+    /// Other stores keep their unfinished files there, and a repository may be copied between stores.
+    fn may_be(&self, key: &ObjectKey) -> Result<()> {
+        let is_reserved = key.as_str().starts_with("tmp/");
+        let refused = || {
+            StoreError::new(
+                Class::Permanent,
+                self.url(),
+                "create",
+                key,
+                "keys that begin with `tmp/` belong to no object",
+            )
+        };
+        if is_reserved { Err(refused()) } else { Ok(()) }
+    }
+
     fn options(&self, key: &ObjectKey, mode: PutMode) -> PutOptions {
         let class = match key.as_str().starts_with(keys::DATA) {
             true => &self.0.classes.data,
@@ -127,6 +142,7 @@ impl CloudStore {
 
     /// One attempt to create an object.
     fn put(&self, key: &ObjectKey, payload: PutPayload) -> Result<Create> {
+        self.may_be(key)?;
         if self.0.has_conditions.load(Ordering::Relaxed) {
             match self.put_by(key, payload.clone(), PutMode::Create) {
                 Err(error) if knows_no_conditions(&error) => self.0.has_conditions.store(false, Ordering::Relaxed),
@@ -276,6 +292,10 @@ impl Store for CloudStore {
     fn replace(&self, key: &ObjectKey, bytes: &[u8]) -> Result<Replace> {
         let payload = PutPayload::from_bytes(Bytes::copy_from_slice(bytes));
         self.put_by(key, payload, PutMode::Overwrite).map(|_| Replace::Done)
+    }
+
+    fn traffic(&self) -> Option<Traffic> {
+        Some(self.0.bucket.traffic())
     }
 
     fn inspect(&self) -> Result<Inspection> {

@@ -56,6 +56,21 @@ pub fn create_once_at(store: &dyn Store, key: &ObjectKey, bytes: &[u8], pace: &P
     }
 }
 
+/// Whether a create of an object that stands is refused, asked until there is an answer.
+pub fn is_refused_again(store: &dyn Store, key: &ObjectKey, bytes: &[u8]) -> Result<bool> {
+    let pace = Pace::default();
+    let mut attempt = 1;
+    loop {
+        match store.create(key, bytes) {
+            Ok(create) => return Ok(create == Create::Occupied),
+            Err(error) if matches!(error.class, Class::Ambiguous | Class::Transient) && pace.wait_after(attempt) => {
+                attempt += 1;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
 enum Step {
     Decided(Outcome),
     Failed(StoreError),

@@ -132,6 +132,10 @@ impl<S: Store> Store for Metered<S> {
         self.store.replace(key, bytes)
     }
 
+    fn traffic(&self) -> Option<crate::bucket::Traffic> {
+        self.store.traffic()
+    }
+
     fn inspect(&self) -> Result<Inspection> {
         self.store.inspect()
     }

@@ -25,6 +25,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 pub use self::copies::Copies;
+use crate::bucket::Traffic;
 use crate::names::{ObjectKey, SessionId};
 
 pub type Result<T> = std::result::Result<T, StoreError>;
@@ -93,6 +94,11 @@ pub trait Store: Send + Sync {
     fn replace(&self, key: &ObjectKey, bytes: &[u8]) -> Result<Replace> {
         let _ = (key, bytes);
         Ok(Replace::Unknown)
+    }
+
+    /// Requests that went out so far, repeated ones among them; none from a store that makes none.
+    fn traffic(&self) -> Option<Traffic> {
+        None
     }
 
     /// What a store tells of itself when it is examined.

@@ -8,6 +8,8 @@
 
 use std::sync::Barrier;
 
+use super::backoff::Pace;
+use super::create_once::is_refused_again;
 use super::{Class, Create, Result, Store, StoreError};
 use crate::names::{ObjectKey, hex};
 
@@ -113,16 +115,27 @@ impl Run<'_> {
     fn twice(&self) -> Result<Finding> {
         let key = self.key(0)?;
         let first = object(&key, "first");
-        match self.store.create(&key, &first) {
-            Ok(Create::Created) => {}
-            Ok(Create::Occupied) => return Ok(Some("it calls a key occupied that was never used".into())),
-            // It may have arrived all the same; what follows tells.
-            Err(error) if error.class == Class::Ambiguous => {}
-            Err(error) => return Err(error),
+        let pace = Pace::default();
+        let mut attempt = 1;
+        loop {
+            match self.store.create(&key, &first) {
+                Ok(Create::Created) => break,
+                Ok(Create::Occupied) if attempt == 1 => {
+                    return Ok(Some("it calls a key occupied that was never used".into()));
+                }
+                // By our own bytes, from an attempt whose answer was lost; what follows compares.
+                Ok(Create::Occupied) => break,
+                Err(error)
+                    if matches!(error.class, Class::Ambiguous | Class::Transient) && pace.wait_after(attempt) =>
+                {
+                    attempt += 1;
+                }
+                Err(error) => return Err(error),
+            }
         }
-        let second = self.store.create(&key, &object(&key, "second"))?;
+        let is_refused = is_refused_again(self.store, &key, &object(&key, "second"))?;
         let stands = self.store.get(&key)?;
-        if second == Create::Created {
+        if !is_refused {
             return Ok(Some("it accepts a create over an object that exists".into()));
         }
         if stands != first {

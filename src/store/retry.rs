@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::backoff::Pace;
 use super::{Class, Copies, Create, Inspection, Leftover, Listed, Replace, Result, Store, Swept, Upload};
+use crate::bucket::Traffic;
 use crate::names::{ObjectKey, SessionId};
 
 pub struct Retry<S> {
@@ -100,6 +101,10 @@ impl<S: Store> Store for Retry<S> {
 
     fn replace(&self, key: &ObjectKey, bytes: &[u8]) -> Result<Replace> {
         self.store.replace(key, bytes)
+    }
+
+    fn traffic(&self) -> Option<Traffic> {
+        self.store.traffic()
     }
 
     fn inspect(&self) -> Result<Inspection> {

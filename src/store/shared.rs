@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::{Copies, Create, Inspection, Leftover, Listed, Replace, Result, Store, Swept, Upload};
+use crate::bucket::Traffic;
 use crate::names::{ObjectKey, SessionId};
 
 macro_rules! store_behind {
@@ -47,6 +48,10 @@ macro_rules! store_behind {
 
             fn replace(&self, key: &ObjectKey, bytes: &[u8]) -> Result<Replace> {
                 (**self).replace(key, bytes)
+            }
+
+            fn traffic(&self) -> Option<Traffic> {
+                (**self).traffic()
             }
 
             fn inspect(&self) -> Result<Inspection> {

@@ -19,7 +19,7 @@ use crate::support::faulty::{Fault, FaultyStore, Verb};
 use crate::support::repo::{backup, fresh, later, noise, plant, reopen, request};
 
 /// Every entry of the newest snapshot's first source, and the bytes of its files.
-fn read_back(repository: &Repository) -> Vec<(Entry, Vec<u8>)> {
+pub fn read_back(repository: &Repository) -> Vec<(Entry, Vec<u8>)> {
     let snapshots = Snapshots::list(repository).unwrap();
     let snapshot = snapshots.latest(&Selection::default()).unwrap();
     let index = Index::load(repository, Scope::Read, &mut |error| panic!("{error}")).unwrap();

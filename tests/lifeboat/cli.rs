@@ -585,6 +585,9 @@ fn help_names_every_verb_and_each_verb_has_help() {
             "backup",
             "snapshots",
             "ls",
+            "find",
+            "diff",
+            "dump",
             "restore",
             "verify",
             "stats",
@@ -594,7 +597,9 @@ fn help_names_every_verb_and_each_verb_has_help() {
             "status",
             "run",
             "drill",
-            "token"
+            "token",
+            "completions",
+            "man"
         ]
     );
     for verb in verbs {

@@ -1,5 +1,6 @@
 //! What every store and every wrapper promises: one suite over all of them.
 
+use std::any::Any;
 use std::sync::{Arc, Barrier};
 use std::thread;
 
@@ -14,32 +15,38 @@ use lifeboat::store::{Class, Copies, Create, Store};
 use tempfile::TempDir;
 
 use crate::support::faulty::FaultyStore;
+use crate::support::place::Place;
+use crate::support::servers;
 use crate::support::{key, session};
 
-/// A store, and the directory that must outlive it.
+/// A store, and what must outlive it: its directory, or the double that it speaks to.
 struct Shelf {
     store: Box<dyn Store>,
-    _directory: Option<TempDir>,
+    _beneath: Box<dyn Any>,
 }
 
 fn shelf(store: impl Store + 'static) -> Shelf {
-    Shelf { store: Box::new(store), _directory: None }
+    Shelf { store: Box::new(store), _beneath: Box::new(()) }
 }
 
 fn local_in(directory: TempDir) -> Shelf {
     let store = LocalStore::create(&directory.path().join("store")).unwrap();
-    Shelf { store: Box::new(store), _directory: Some(directory) }
+    Shelf { store: Box::new(store), _beneath: Box::new(directory) }
+}
+
+fn cloud_at(place: Place) -> Shelf {
+    Shelf { store: Box::new(place.open()), _beneath: Box::new(place) }
 }
 
 /// Copies are kept of keys under `s/` and a few others.
 fn cached_in(directory: TempDir) -> Shelf {
     let copies = Copies::at(directory.path().join("copies"));
     let store = CachedStore::over(Arc::new(MemoryStore::default()), copies);
-    Shelf { store: Box::new(store), _directory: Some(directory) }
+    Shelf { store: Box::new(store), _beneath: Box::new(directory) }
 }
 
 macro_rules! contract {
-    ($($name:ident: $make:expr;)*) => {
+    ($($(#[$attribute:meta])* $name:ident: $make:expr;)*) => {
         $(mod $name {
             use super::*;
 
@@ -47,7 +54,7 @@ macro_rules! contract {
                 $make
             }
 
-            claims! {
+            claims! { ($(#[$attribute])*)
                 what_was_created_is_read_whole
                 a_create_replaces_nothing
                 a_range_is_exact
@@ -73,11 +80,18 @@ macro_rules! contract {
 }
 
 macro_rules! claims {
-    ($($claim:ident)*) => {
-        $(#[test]
+    ($attributes:tt $($claim:ident)*) => {
+        $(claim! { $attributes $claim })*
+    };
+}
+
+macro_rules! claim {
+    (($($attribute:tt)*) $claim:ident) => {
+        #[test]
+        $($attribute)*
         fn $claim() {
             super::$claim(&*store().store);
-        })*
+        }
     };
 }
 
@@ -90,6 +104,12 @@ contract! {
     shared: shelf(Arc::new(MemoryStore::default()));
     cached: cached_in(tempfile::tempdir().unwrap());
     faultless: shelf(FaultyStore::over(MemoryStore::default()));
+    s3_double: cloud_at(Place::s3());
+    gcs_double: cloud_at(Place::gcs());
+    moto: cloud_at(Place::moto());
+    azurite: cloud_at(Place::azurite());
+    #[ignore = "needs a Ceph cluster: scripts/test --long"]
+    ceph: cloud_at(Place::on(&servers::ceph()));
 }
 
 /// Bytes that differ at every place and by seed.

@@ -42,6 +42,7 @@ impl Held {
 
     /// Part by part. The name holds random bits or a hash of its own, so one look before is enough.
     fn in_parts(mut self, key: &ObjectKey) -> Result<Create> {
+        self.store.may_be(key)?;
         let failed = failure(self.store.url(), key.as_str());
         self.spool().map_err(&failed)?;
         let Self { store, file, .. } = self;

@@ -1,12 +1,17 @@
 //! What tests share: doubles that are stricter than production, and short names for what they write often.
 
+pub mod cloud;
 pub mod far;
 pub mod faulty;
 pub mod listing;
+pub mod loopback;
+pub mod place;
 pub mod repo;
+pub mod servers;
 pub mod service;
 pub mod shipped;
 pub mod small;
+pub mod tcp_proxy;
 
 use lifeboat::names::{ObjectKey, SessionId, WriterId};
 
@@ -16,4 +21,15 @@ pub fn key(text: &str) -> ObjectKey {
 
 pub fn session(number: u8) -> SessionId {
     SessionId::new(WriterId([7; 8]), [number; 8])
+}
+
+/// An error with all its causes, on one line.
+pub fn told(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text += &format!(": {cause}");
+        next = cause.source();
+    }
+    text
 }

@@ -1,0 +1,76 @@
+//! The snapshot and the path that a person named, or what they may have meant.
+//!
+//! Owns the guesses after a slip of the fingers. Refuses to act on one.
+
+use super::exit::Exit;
+use super::failure::{Failure, Result};
+use super::text::{local, time_of};
+use crate::browse::near::{self, There};
+use crate::names::escape;
+use crate::repository::{ChunkReader, Error as RepositoryError, Repository, Selection, Snapshot, Snapshots};
+
+const GUESSES_MAX: usize = 3;
+
+/// The snapshot that `text` names.
+pub fn snapshot<'s>(snapshots: &'s Snapshots, text: &str, selection: &Selection) -> Result<&'s Snapshot> {
+    let error = match snapshots.find(text, selection) {
+        Ok(snapshot) => return Ok(snapshot),
+        Err(error) => error,
+    };
+    let unknown = matches!(error, RepositoryError::NoSnapshot(_)) && text != "latest";
+    let failure = Failure::from(error);
+    if !unknown {
+        return Err(failure);
+    }
+    if text.starts_with(['/', '.', '~']) {
+        return Err(failure.hint(format!("a path stands behind its snapshot: latest:{text}")));
+    }
+    let wanted = text.to_ascii_lowercase();
+    let mut alike: Vec<(usize, &Snapshot)> = snapshots
+        .readable
+        .iter()
+        .rev()
+        .map(|snapshot| {
+            let id = snapshot.id.to_string();
+            (strsim::osa_distance(&wanted, &id[..wanted.len().min(id.len())]), snapshot)
+        })
+        .filter(|(distance, _)| *distance <= 2 && distance * 2 < wanted.len())
+        .collect();
+    alike.sort_by_key(|(distance, _)| *distance);
+    if alike.is_empty() {
+        return Err(failure);
+    }
+    let guesses: Vec<String> = alike.iter().take(GUESSES_MAX).map(|(_, snapshot)| named(snapshot)).collect();
+    Err(failure.hint(format!("did you mean {}?", guesses.join(" or "))))
+}
+
+/// `3f2a9c1b of 2026-11-22 18:00:00`.
+fn named(snapshot: &Snapshot) -> String {
+    match snapshot.started() {
+        Some(time) => format!("{} of {}", snapshot.id.short(), local(time_of(time))),
+        None => snapshot.id.short(),
+    }
+}
+
+/// What stands at `path`, or an error that names what is near.
+pub fn there(repository: &Repository, reader: &ChunkReader<'_>, snapshot: &Snapshot, path: &[u8]) -> Result<There> {
+    match near::look(repository, reader, snapshot, path)? {
+        There::Nothing => Err(not_there(repository, reader, snapshot, path)),
+        there => Ok(there),
+    }
+}
+
+pub fn not_there(repository: &Repository, reader: &ChunkReader<'_>, snapshot: &Snapshot, path: &[u8]) -> Failure {
+    let sentence = format!("{} is not in snapshot {}", escape(path), snapshot.id.short());
+    let failure = Failure::new(Exit::NotFound, sentence);
+    // A guess is a courtesy: what keeps it from being made is told by the command that needs the same nodes.
+    let guesses = near::guesses(repository, reader, snapshot, path).unwrap_or_default();
+    if !guesses.is_empty() {
+        let guesses: Vec<String> = guesses.iter().map(|path| escape(path)).collect();
+        return failure.hint(format!("did you mean {}?", guesses.join(" or ")));
+    }
+    let Some(body) = &snapshot.body else { return failure };
+    let saved: Vec<String> = body.sources.iter().map(|source| escape(&source.name)).collect();
+    failure
+        .hint(format!("it saved {}; `--path PATH` chooses among snapshots in which PATH was saved", saved.join(", ")))
+}

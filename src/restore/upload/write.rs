@@ -1,0 +1,357 @@
+//! Objects on their way into a bucket.
+//!
+//! Owns the limits: `REQUESTS` under way, and `BYTES` of bodies in the making or under way. What is larger than `PARTS_FROM` goes in parts of `PART_BYTES`, or of more where that
+//! would be more than `PARTS_MAX` parts (from 140 GiB on), each of which counts against the limit, at most as the whole of it.
+
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+
+use bytes::Bytes;
+use object_store::{Attributes, MultipartUpload, ObjectStore, PutMultipartOptions, PutOptions, PutPayload};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinHandle;
+
+use super::super::content::{Stored, is_local};
+use super::super::{Control, Error, Result, told};
+use super::plan::wait;
+use super::properties;
+use crate::bucket::Bucket;
+use crate::names::{TreePath, escape};
+use crate::pack::entry::{Entry, Extent, Kind};
+use crate::pack::list::ListReader;
+use crate::source::bucket::{address, is_later, patiently};
+
+const REQUESTS: usize = 32;
+pub(super) const BYTES: u64 = 64 << 20;
+const EACH_BYTES: u64 = 16 << 10;
+/// Permits are counted in units of this.
+const UNIT: u64 = 1 << 10;
+const PARTS_FROM: u64 = 64 << 20;
+const PART_BYTES: u64 = 16 << 20;
+/// An upload in parts that the cloud put off is begun anew so often.
+const UPLOADS: u32 = 4;
+/// Clouds take 10,000.
+const PARTS_MAX: u64 = 9_000;
+
+/// An object to be written: where to, and from what.
+pub(super) struct Job {
+    pub entry: Entry,
+    pub at: object_store::path::Path,
+}
+
+/// What became of an object.
+pub(super) enum Written {
+    Whole(u64),
+    /// Its bytes stand there, its properties do not.
+    Bare(u64, String),
+    Failed(String),
+    Damaged(TreePath, String),
+}
+
+#[derive(Clone)]
+pub(super) struct Writer {
+    pub bucket: Bucket,
+    /// The snapshot's objects come from the same kind of cloud.
+    pub same_cloud: bool,
+    requests: Arc<Semaphore>,
+    room: Arc<Semaphore>,
+    results: Sender<Written>,
+}
+
+/// What kept an object from being assembled.
+enum Hindrance {
+    Damage(String),
+    /// Of the run.
+    Run(Error),
+}
+
+impl Writer {
+    pub fn new(bucket: &Bucket, same_cloud: bool, results: Sender<Written>) -> Self {
+        let (requests, room) = (Semaphore::new(REQUESTS), Semaphore::new((BYTES / UNIT) as usize));
+        Self { bucket: bucket.clone(), same_cloud, requests: Arc::new(requests), room: Arc::new(room), results }
+    }
+
+    /// Waits until nothing is under way any more.
+    pub fn drain(&self) {
+        let all = self.room.clone().acquire_many_owned((BYTES / UNIT) as u32);
+        let _ = self.bucket.runtime().block_on(all); // never closed
+    }
+
+    fn room(&self, bytes: u64) -> Option<OwnedSemaphorePermit> {
+        let units = (bytes.saturating_add(EACH_BYTES) / UNIT).min(BYTES / UNIT) as u32;
+        self.bucket.runtime().block_on(self.room.clone().acquire_many_owned(units)).ok()
+    }
+
+    fn tell(&self, written: Written) {
+        let _ = self.results.send(written); // the run is over
+    }
+
+    /// Reads an object's chunks and hands it to the cloud.
+    pub fn write(&self, job: &Job, stored: &Stored<'_>, control: &Control) -> Result<()> {
+        let size = job.entry.kind.size();
+        let written = match size <= PARTS_FROM {
+            true => self.whole(job, size, stored, control),
+            false => self.parts(job, size, stored, control),
+        };
+        match written {
+            Ok(()) => Ok(()),
+            Err(Hindrance::Damage(error)) => {
+                self.tell(Written::Damaged(job.entry.path.clone(), error));
+                Ok(())
+            }
+            Err(Hindrance::Run(error)) => Err(error),
+        }
+    }
+
+    fn whole(
+        &self,
+        job: &Job,
+        size: u64,
+        stored: &Stored<'_>,
+        control: &Control,
+    ) -> std::result::Result<(), Hindrance> {
+        let Some(room) = self.room(size) else { return Ok(()) };
+        let mut body = Vec::new();
+        let mut content = Content::new(job, size, stored, control);
+        content.fill(&mut body, size)?;
+        content.end()?;
+        let (bucket, results, requests) = (self.bucket.clone(), self.results.clone(), self.requests.clone());
+        let attributes = properties::of(&job.entry, self.same_cloud);
+        let (at, shown) = (job.at.clone(), self.shown(&job.entry.path));
+        self.bucket.runtime().spawn(async move {
+            let Ok(_slot) = requests.acquire_owned().await else { return };
+            let payload = PutPayload::from(Bytes::from(body));
+            let put = |attributes: Attributes| {
+                let options = PutOptions { attributes, ..Default::default() };
+                patiently(move || {
+                    let (bucket, at, payload, options) = (bucket.clone(), at.clone(), payload.clone(), options.clone());
+                    async move { bucket.objects().put_opts(&at, payload, options).await }
+                })
+            };
+            let mut outcome = put.clone()(attributes.clone()).await;
+            let mut bare = None;
+            if let Err(error) = &outcome
+                && is_unsupported(error)
+                && !attributes.is_empty()
+            {
+                bare = Some(format!("the properties of {shown} could not be set: {}", told(error)));
+                outcome = put(Attributes::new()).await;
+            }
+            let written = match (outcome, bare) {
+                (Ok(_), None) => Written::Whole(size),
+                (Ok(_), Some(sentence)) => Written::Bare(size, sentence),
+                (Err(error), _) => Written::Failed(format!("{shown} could not be written: {}", told(&error))),
+            };
+            let _ = results.send(written); // the run is over
+            drop(room);
+        });
+        Ok(())
+    }
+
+    fn parts(
+        &self,
+        job: &Job,
+        size: u64,
+        stored: &Stored<'_>,
+        control: &Control,
+    ) -> std::result::Result<(), Hindrance> {
+        let failed = |error: &object_store::Error| {
+            Written::Failed(format!("{} could not be written: {}", self.shown(&job.entry.path), told(error)))
+        };
+        let mut attempt = 1;
+        loop {
+            match self.parts_once(job, size, stored, control)? {
+                Ok(None) => self.tell(Written::Whole(size)),
+                Ok(Some(sentence)) => self.tell(Written::Bare(size, sentence)),
+                // A part cannot be sent again by itself: `object_store` numbers parts as they are handed in.
+                Err(error) if is_later(&error) && attempt < UPLOADS => {
+                    attempt += 1;
+                    continue;
+                }
+                Err(error) => self.tell(failed(&error)),
+            }
+            return Ok(());
+        }
+    }
+
+    /// Gives back what could not be set.
+    fn parts_once(
+        &self,
+        job: &Job,
+        size: u64,
+        stored: &Stored<'_>,
+        control: &Control,
+    ) -> std::result::Result<object_store::Result<Option<String>>, Hindrance> {
+        let (mut upload, bare) = match self.begin(job, properties::of(&job.entry, self.same_cloud)) {
+            Ok(begun) => begun,
+            Err(error) => return Ok(Err(error)),
+        };
+        let mut content = Content::new(job, size, stored, control);
+        let sent = self.send_parts(&mut *upload, &mut content, size);
+        let sent = sent.and_then(|sent| content.end().map(|()| sent));
+        let runtime = self.bucket.runtime();
+        let completed = match sent {
+            Ok(Ok(())) => runtime.block_on(upload.complete()).map(|_| bare),
+            Ok(Err(error)) => Err(error),
+            Err(hindrance) => {
+                let _ = runtime.block_on(upload.abort()); // what stays is for the bucket's own rules to remove
+                return Err(hindrance);
+            }
+        };
+        if completed.is_err() {
+            let _ = runtime.block_on(upload.abort());
+        }
+        Ok(completed)
+    }
+
+    fn begin(
+        &self,
+        job: &Job,
+        attributes: Attributes,
+    ) -> object_store::Result<(Box<dyn MultipartUpload>, Option<String>)> {
+        let begin = |attributes: Attributes| {
+            let (objects, at) = (self.bucket.objects().clone(), job.at.clone());
+            let options = PutMultipartOptions { attributes, ..Default::default() };
+            wait(&self.bucket, async move { patiently(|| objects.put_multipart_opts(&at, options.clone())).await })
+        };
+        match begin(attributes.clone()) {
+            Err(error) if is_unsupported(&error) && !attributes.is_empty() => {
+                let shown = self.shown(&job.entry.path);
+                let sentence = format!("the properties of {shown} could not be set: {}", told(&error));
+                Ok((begin(Attributes::new())?, Some(sentence)))
+            }
+            begun => Ok((begun?, None)),
+        }
+    }
+
+    fn send_parts(
+        &self,
+        upload: &mut dyn MultipartUpload,
+        content: &mut Content<'_, '_>,
+        size: u64,
+    ) -> std::result::Result<object_store::Result<()>, Hindrance> {
+        let part_bytes = PART_BYTES.max(size.div_ceil(PARTS_MAX));
+        let mut under_way: Vec<JoinHandle<object_store::Result<()>>> = Vec::new();
+        let mut left = size;
+        let mut outcome = Ok(());
+        while left > 0 && outcome.is_ok() {
+            let len = left.min(part_bytes);
+            let Some(room) = self.room(len) else { break };
+            let mut body = Vec::new();
+            content.fill(&mut body, len)?;
+            left -= len;
+            let part = upload.put_part(PutPayload::from(Bytes::from(body)));
+            let requests = self.requests.clone();
+            under_way.push(self.bucket.runtime().spawn(async move {
+                let _slot = requests.acquire_owned().await;
+                let sent = part.await;
+                drop(room);
+                sent
+            }));
+            if under_way.iter().any(JoinHandle::is_finished) {
+                let (ended, rest) = under_way.into_iter().partition(JoinHandle::is_finished);
+                under_way = rest;
+                outcome = self.joined(ended);
+            }
+        }
+        let rest = self.joined(under_way);
+        Ok(outcome.and(rest))
+    }
+
+    fn joined(&self, handles: Vec<JoinHandle<object_store::Result<()>>>) -> object_store::Result<()> {
+        let mut outcome = Ok(());
+        for handle in handles {
+            let ended = self.bucket.runtime().block_on(handle);
+            let ended = ended.unwrap_or_else(|source| Err(object_store::Error::JoinError { source }));
+            outcome = outcome.and(ended);
+        }
+        outcome
+    }
+
+    fn shown(&self, path: &TreePath) -> String {
+        escape(&address(&self.bucket, path))
+    }
+}
+
+/// Whether a cloud has no such thing as was asked for.
+fn is_unsupported(error: &object_store::Error) -> bool {
+    matches!(error, object_store::Error::NotImplemented { .. } | object_store::Error::NotSupported { .. })
+}
+
+/// The bytes of one file, in order.
+struct Content<'c, 's> {
+    stored: &'c Stored<'s>,
+    control: &'c Control,
+    extents: Option<ListReader<'c, Stored<'s>>>,
+    left: u64,
+    chunk: Vec<u8>,
+    at: usize,
+    zeros: u64,
+}
+
+impl<'c, 's> Content<'c, 's> {
+    fn new(job: &'c Job, size: u64, stored: &'c Stored<'s>, control: &'c Control) -> Self {
+        let extents = match &job.entry.kind {
+            Kind::File { content, .. } => Some(ListReader::new(stored, content)),
+            _ => None,
+        };
+        Self { stored, control, extents, left: size, chunk: Vec::new(), at: 0, zeros: 0 }
+    }
+
+    /// The next extent into `chunk` or `zeros`. False at the end of the list.
+    fn next(&mut self) -> std::result::Result<bool, Hindrance> {
+        self.control.go_on().map_err(Hindrance::Run)?;
+        let extent = self.extents.as_mut().map_or(Ok(None), ListReader::next_extent).map_err(hindrance)?;
+        match extent {
+            None => return Ok(false),
+            Some(Extent::Hole { len }) => self.zeros = len,
+            Some(Extent::Data { id, len }) => {
+                self.chunk = self.stored.data(&id).map_err(hindrance)?;
+                self.at = 0;
+                if self.chunk.len() != len as usize {
+                    return Err(Hindrance::Damage(format!("its list says that chunk {id} has {len} bytes")));
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// Adds the next `len` bytes.
+    fn fill(&mut self, body: &mut Vec<u8>, len: u64) -> std::result::Result<(), Hindrance> {
+        body.reserve_exact(len as usize);
+        let mut missing = len;
+        while missing > 0 {
+            if self.zeros > 0 {
+                let step = self.zeros.min(missing);
+                body.resize(body.len() + step as usize, 0);
+                self.zeros -= step;
+                missing -= step;
+            } else if self.at < self.chunk.len() {
+                let step = ((self.chunk.len() - self.at) as u64).min(missing) as usize;
+                body.extend_from_slice(&self.chunk[self.at..self.at + step]);
+                self.at += step;
+                missing -= step as u64;
+            } else if !self.next()? {
+                let at = self.left - missing;
+                return Err(Hindrance::Damage(format!("its list ends {at} bytes before its end")));
+            }
+        }
+        self.left -= len;
+        Ok(())
+    }
+
+    /// Nothing may come after the last byte.
+    fn end(&mut self) -> std::result::Result<(), Hindrance> {
+        match self.left > 0 || self.zeros > 0 || self.at < self.chunk.len() || self.next()? {
+            true => Err(Hindrance::Damage("its list goes beyond its size".into())),
+            false => Ok(()),
+        }
+    }
+}
+
+fn hindrance(error: crate::repository::Error) -> Hindrance {
+    match is_local(&error) {
+        true => Hindrance::Damage(told(&error)),
+        false => Hindrance::Run(error.into()),
+    }
+}
