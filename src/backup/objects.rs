@@ -48,7 +48,7 @@ impl Assembly<'_, '_, '_> {
         self.pending.push_back(Pending { slot: Slot::Ready(Box::new(root)), before });
         let fetcher = Arc::new(Fetcher::new(bucket));
         let name = source_name(bucket);
-        while let Some(next) = listing.next()? {
+        while let Some(next) = listing.next_object()? {
             if self.shared.should_stop() {
                 return Err(Error::Cancelled);
             }

@@ -248,7 +248,7 @@ impl Run<'_> {
     fn advance(&mut self) -> Result<()> {
         let Some(standing) = &mut self.standing else { return Ok(()) };
         self.ahead = loop {
-            match standing.next()? {
+            match standing.next_object()? {
                 None => break None,
                 Some(Ok(listed)) if listed.path == mark_path() => {}
                 Some(Ok(listed)) => break Some(listed),

@@ -102,11 +102,11 @@ impl Listing {
     }
 
     fn take(&mut self) -> Result<Option<Listed>, SourceError> {
-        self.sorted.next().map_err(|cause| unlisted(&self.bucket, cause))
+        self.sorted.next_record().map_err(|cause| unlisted(&self.bucket, cause))
     }
 
     /// The next object.
-    pub fn next(&mut self) -> Result<Option<Result<Listed, Problem>>, SourceError> {
+    pub fn next_object(&mut self) -> Result<Option<Result<Listed, Problem>>, SourceError> {
         let Some(listed) = self.ahead.take() else { return Ok(None) };
         let mut twice = false;
         loop {
