@@ -223,10 +223,6 @@ impl Store for CachedStore {
         self.store.inspect()
     }
 
-    fn traffic(&self) -> Option<crate::bucket::Traffic> {
-        self.store.traffic()
-    }
-
     fn is_remote(&self) -> bool {
         self.store.is_remote()
     }
