@@ -28,7 +28,7 @@ FIGURES = [
 ]
 
 
-def summary(measured):
+def summary(measured, keys=tuple(key for _, key, _, _ in FIGURES)):
     """Medians over the rounds: {tool: {row: {figure: median, "failures": […], "remarks": […]}}}.
 
     A row that failed in any round has no figures.
@@ -41,7 +41,7 @@ def summary(measured):
         for row, ones in rows.items():
             failures = [text for one in ones for text in one["failures"]]
             remarks = sorted({text for one in ones for text in one["remarks"]})
-            figures = {} if failures else {key: median(one[key] for one in ones) for _, key, _, _ in FIGURES}
+            figures = {} if failures else {key: median(one[key] for one in ones) for key in keys if key in ones[0]}
             if not failures:
                 figures["others_cores"] = median(one["others_cores"] for one in ones)
                 figures["rounds"] = len(ones)
@@ -97,13 +97,13 @@ def targets(name, corpus):
     return [(aim, value, limit, None if value is None else value <= limit) for aim, value, limit in aims]
 
 
-def remarks_of(found, tools, rows):
+def remarks_of(found, tools, rows, titles=ROW_TITLES):
     """What the rows had to say beside their figures, as a list."""
     lines = []
     for tool in tools:
         for row in rows:
-            lines += [f"- {tool}, {ROW_TITLES[row]}: **failed**: {text}" for text in figure(found[tool], row, "failures") or []]
-            lines += [f"- {tool}, {ROW_TITLES[row]}: {text}" for text in figure(found[tool], row, "remarks") or []]
+            lines += [f"- {tool}, {titles[row]}: **failed**: {text}" for text in figure(found[tool], row, "failures") or []]
+            lines += [f"- {tool}, {titles[row]}: {text}" for text in figure(found[tool], row, "remarks") or []]
     return lines
 
 

@@ -1,17 +1,22 @@
 #!/usr/bin/env python3
 """Tests of the benchmark itself: `scripts/bench.d/selftest.py`, some seconds, no network, no Lifeboat, no restic.
 
-A tool that is tar in disguise stands in for both. What matters most is that the benchmark cannot be fooled: a restore that lost or
+Tools that are tar in disguise stand in for both. What matters most is that the benchmark cannot be fooled: a restore that lost or
 bent anything is a failed row with no figures.
 """
 
+import http.client
 import json
 import os
+import random
+import re
 import stat
 import subprocess
 import sys
 import tempfile
+import time
 import unittest
+from urllib.parse import quote
 
 sys.dont_write_bytecode = True
 PARTS = os.path.dirname(os.path.realpath(__file__))
@@ -19,7 +24,10 @@ sys.path.insert(0, PARTS)
 
 import changes  # noqa: E402
 import corpora  # noqa: E402
+import plain  # noqa: E402
 import report  # noqa: E402
+import stores  # noqa: E402
+import stores_report  # noqa: E402
 from trees import Tree, differences  # noqa: E402
 
 BENCH = os.path.join(os.path.dirname(PARTS), "bench")
@@ -110,6 +118,156 @@ class Bench(unittest.TestCase):
         ended = subprocess.run(command, capture_output=True, text=True)
         self.assertEqual(ended.returncode, 2)
         self.assertIn("cargo build --release", ended.stderr)
+
+
+# Speaks the commands of both tools over S3: a snapshot is a tar file in one object, `latest` the newest one.
+STORE_STAND_IN = """#!/usr/bin/env python3
+import http.client, os, subprocess, sys
+from urllib.parse import urlsplit
+verb, *more = sys.argv[1:]
+flags, tree = {}, None
+while more:
+    word = more.pop(0)
+    if word in ("--repo", "--key", "--key-out", "--to", "--target", "--level", "--compression", "--repository-version"):
+        flags[word] = more.pop(0)
+    elif not word.startswith(("-", "latest:")):
+        tree = word
+repo = flags.get("--repo", os.environ.get("RESTIC_REPOSITORY", ""))
+if repo.startswith("s3://"):
+    server, path = urlsplit(os.environ["AWS_ENDPOINT_URL"]).netloc, "/" + repo[5:]
+else:
+    server, path = urlsplit(repo[3:]).netloc, urlsplit(repo[3:]).path
+def ask(verb, name, body=None):
+    connection = http.client.HTTPConnection(server)
+    connection.request(verb, path + name, body)
+    answer = connection.getresponse()
+    assert answer.status == 200, answer.status
+    return answer.read()
+if verb in ("version", "--version"):
+    print("restic 0.99.0, a stand-in")
+elif verb == "init":
+    ask("PUT", "/config", b"made")
+    open(flags.get("--key-out", os.devnull), "w").close()
+elif verb == "backup":
+    ask("GET", "/config")
+    ask("PUT", "/latest", subprocess.check_output(["tar", "-C", tree, "--format=posix", "-c", "."]))
+elif verb == "restore":
+    target = flags.get("--to") or flags["--target"]
+    os.mkdir(target)
+    subprocess.run(["tar", "-C", target, "-xp"], input=ask("GET", "/latest"), check=True)
+    HARM
+else:
+    ask("GET", "/latest")
+"""
+
+
+class Stores(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.place = folder.name
+
+    def stand_in(self, harm="pass"):
+        path = f"{self.place}/stand-in-{len(os.listdir(self.place))}"
+        with open(path, "w", encoding="ascii") as file:
+            file.write(STORE_STAND_IN.replace("HARM", harm))
+        os.chmod(path, 0o755)
+        return path
+
+    def bench(self, lifeboat, restic, *more):
+        places = ["--work", self.place, "--out", f"{self.place}/out", "--round-trip", "2", "--rate", "2000"]
+        command = [BENCH, "stores", "--lifeboat", lifeboat, "--restic", restic, "--scale", "0.004", "--rounds", "1", "--corpus", "source"]
+        ended = subprocess.run([*command, *places, *more], capture_output=True, text=True)
+        with open(f"{self.place}/out/stores.json", encoding="utf-8") as file:
+            return ended, json.load(file)["corpora"]["source"]
+
+    def test_every_row_tells_what_was_asked_of_the_store(self):
+        honest = self.stand_in()
+        ended, result = self.bench(honest, honest)
+        self.assertEqual(ended.returncode, 0, ended.stderr)
+        for tool in ("lifeboat", "restic"):
+            rows = result["summary"][tool]
+            self.assertEqual(list(rows), list(stores_report.ROW_TITLES))
+            for name, row in rows.items():
+                self.assertEqual(row["failures"], [])
+                asked = {verb: row[verb] for verb in stores_report.VERBS if row[verb]}
+                self.assertEqual(asked, {"get": 1, "put": 1} if name in ("first", "unchanged") else {"get": 1}, name)
+                self.assertEqual(row["requests"], sum(asked.values()))
+            self.assertGreater(rows["first"]["sent_bytes"], result["tree"]["bytes"])
+            self.assertEqual(rows["restore"]["fetched_bytes"], rows["first"]["sent_bytes"])
+            self.assertEqual(rows["first"]["repository_bytes"], rows["first"]["sent_bytes"] + len("made"))
+            self.assertGreater(rows["first"]["of_the_line"], 0)
+        self.assertEqual([target["met"] is None for target in result["targets"]], [False] * 4)
+        self.assertEqual([name for name in os.listdir(self.place) if name.startswith("lifeboat-bench-")], [])
+
+    def test_a_restore_from_a_store_that_bends_anything_has_no_figures(self):
+        bent = self.stand_in("os.utime(os.path.join(target, os.listdir(target)[0]), (1, 1))")
+        ended, result = self.bench(bent, self.stand_in(), "--rows", "restore")
+        self.assertEqual(ended.returncode, 1, ended.stderr)
+        rows = result["summary"]
+        self.assertIn("differs in mtime", " ".join(rows["lifeboat"]["restore"]["failures"]))
+        self.assertNotIn("of_the_line", rows["lifeboat"]["restore"])
+        self.assertIn("of_the_line", rows["restic"]["restore"])
+
+
+class Line(unittest.TestCase):
+    def ask(self, port, verb, path, body=None, headers=None):
+        connection = http.client.HTTPConnection("127.0.0.1", port)
+        self.addCleanup(connection.close)
+        connection.request(verb, path, body, headers or {})
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+
+    def test_bytes_take_the_time_of_the_rate_and_a_request_that_of_its_round_trips(self):
+        with stores.program("s3.py") as store, stores.program("link.py", store, 40, 16) as line:
+            start = time.monotonic()
+            self.assertEqual(self.ask(line, "PUT", "/b")[0], 200)
+            self.assertGreaterEqual(time.monotonic() - start, 0.08)  # one for the connection, one for the request
+            self.assertGreaterEqual(plain.transfer(line, "PUT", "b", 1 << 20), 0.5)
+            self.assertGreaterEqual(plain.transfer(line, "GET", "b", 1 << 20), 0.5)
+            held = json.loads(self.ask(store, "GET", "/-/counts")[1])
+            self.assertEqual((held["requests"]["PUT"], held["requests"]["GET"]), (2, 1))
+            self.assertEqual((held["received_bytes"], held["sent_bytes"]), (1 << 20, 1 << 20))
+
+    def test_nothing_is_lost_or_bent_on_the_line(self):
+        sent = random.Random(1).randbytes(3_000_001)
+        with stores.program("s3.py") as store, stores.program("link.py", store, 1, 2000) as line:
+            self.ask(line, "PUT", "/b")
+            self.ask(line, "PUT", "/b/k", sent)
+            self.assertEqual(self.ask(line, "GET", "/b/k"), (200, sent))
+
+    def test_the_store_keeps_the_promises_of_s3_that_tools_lean_on(self):
+        with stores.program("s3.py") as port:
+            self.ask(port, "PUT", "/b")
+            create = {"If-None-Match": "*"}
+            self.assertEqual([self.ask(port, "PUT", "/b/one", text, create)[0] for text in (b"first", b"second")], [200, 412])
+            self.assertEqual(self.ask(port, "GET", "/b/one", headers={"Range": "bytes=1-2"}), (206, b"ir"))
+            self.assertEqual(self.ask(port, "GET", "/b/one", headers={"Range": "bytes=-2"}), (206, b"st"))
+            self.assertEqual(self.ask(port, "GET", "/b/one", headers={"Range": "bytes=5-"})[0], 416)
+            self.assertEqual([self.ask(port, verb, path)[0] for verb, path in [("GET", "/b/none"), ("GET", "/none"), ("HEAD", "/b/one")]], [404, 404, 200])
+            signed = b"5;chunk-signature=0\r\nhello\r\n0;chunk-signature=0\r\n\r\n"
+            self.ask(port, "PUT", "/b/streamed", signed, {"x-amz-content-sha256": "STREAMING-AWS4-HMAC-SHA256-PAYLOAD"})
+            self.assertEqual(self.ask(port, "GET", "/b/streamed")[1], b"hello")
+            self.assertEqual(self.ask(port, "DELETE", "/b/streamed")[0], 204)
+            self.assertEqual(self.ask(port, "GET", "/b/streamed")[0], 404)
+            self.assertEqual(self.ask(port, "GET", "/b/one?acl")[0], 501)
+
+    def test_pages_of_a_listing_hold_every_name_once(self):
+        with stores.program("s3.py") as port:
+            self.ask(port, "PUT", "/b")
+            names = sorted(f"p/{number % 5}/{number}" for number in range(57))
+            for name in [*names, "o", "q"]:
+                self.ask(port, "PUT", f"/b/{name}", b"x")
+            for more, wanted in [("", names), ("&delimiter=/", [f"p/{number}/" for number in range(5)])]:
+                found, token = [], ""
+                while True:
+                    _, page = self.ask(port, "GET", f"/b?list-type=2&prefix=p/&max-keys=4{more}{token}")
+                    found += re.findall("<Key>(.*?)</Key>|<CommonPrefixes><Prefix>(.*?)</Prefix>", page.decode())
+                    following = re.search("<NextContinuationToken>(.*?)<", page.decode())
+                    if not following:
+                        break
+                    token = f"&continuation-token={quote(following[1])}"
+                self.assertEqual([key or folder for key, folder in found], wanted)
 
 
 class Corpora(unittest.TestCase):

@@ -15,12 +15,13 @@ class Tool:
     def __init__(self, binary, home, tree):
         self.binary, self.home, self.tree = binary, home, tree
         self.repository = f"{home}/repository"
+        self.more_environment = {}
         os.makedirs(f"{home}/tmp")
 
     def environment(self):
         keep = {name: os.environ[name] for name in ["PATH", "LD_LIBRARY_PATH"] if name in os.environ}
         places = {"HOME": self.home, "TMPDIR": f"{self.home}/tmp", "XDG_CACHE_HOME": f"{self.home}/cache"}
-        return keep | places | {"LANG": "C.UTF-8", "TZ": "UTC"} | self.own_environment()
+        return keep | places | {"LANG": "C.UTF-8", "TZ": "UTC"} | self.own_environment() | self.more_environment
 
     def restored_tree(self, target):
         """Where in `target` that which lay in the tree comes to lie."""

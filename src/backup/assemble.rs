@@ -25,6 +25,7 @@ use crate::pack::node::PATH_BYTES_MAX;
 use crate::pack::record::Time;
 use crate::pack::tree::{Origin, Root, TreeBuilder, TreeReader};
 use crate::repository::ChunkReader;
+use crate::source::exclude::Excludes;
 use crate::source::meta::{self, Owners};
 use crate::source::problem::ProblemKind;
 use crate::source::stat::{FileType, Stat};
@@ -32,6 +33,8 @@ use crate::source::walk::{Found, Walk};
 
 const PENDING_ENTRIES: usize = 16 << 10;
 const BATCH_FILES: usize = 256;
+/// The entry at hand is shown so rarely that nobody waits for it.
+const SHOWN_EVERY: u64 = 256;
 /// How long a blocked walk waits before it looks after checkpoints and cancels.
 pub(super) const PATIENCE: Duration = Duration::from_millis(200);
 /// A change so shortly before the last backup's start may have been followed by another in the same tick. Linux stamps files by the timer tick, 10 ms
@@ -84,8 +87,8 @@ pub struct Assembly<'s, 'a, 'r> {
 
 /// Where entries come from.
 pub enum Input {
-    Files(Walk),
-    Bucket(Bucket),
+    Files(Box<Walk>),
+    Bucket(Bucket, Box<Excludes>),
 }
 
 impl<'s, 'a, 'r> Assembly<'s, 'a, 'r> {
@@ -112,8 +115,8 @@ impl<'s, 'a, 'r> Assembly<'s, 'a, 'r> {
             owners: Owners::default(),
         };
         match input {
-            Input::Files(walk) => assembly.walk(walk, previous)?,
-            Input::Bucket(bucket) => assembly.bucket(&bucket, previous)?,
+            Input::Files(walk) => assembly.walk(*walk, previous)?,
+            Input::Bucket(bucket, excludes) => assembly.bucket(&bucket, &excludes, previous)?,
         }
         let Self { builder, tally, first, .. } = assembly;
         tally.next_ticket = first;
@@ -138,7 +141,12 @@ impl<'s, 'a, 'r> Assembly<'s, 'a, 'r> {
                     continue;
                 }
             };
-            progress.entries.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            let count = progress.entries.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            if count.is_multiple_of(SHOWN_EVERY)
+                && let Ok(mut current) = progress.current.lock()
+            {
+                *current = crate::names::escape(&found.absolute());
+            }
             while ahead.as_ref().is_some_and(|(entry, _)| entry.path < found.path) {
                 ahead = advance(&mut old)?;
             }
@@ -337,6 +345,12 @@ impl<'s, 'a, 'r> Assembly<'s, 'a, 'r> {
             Kind::File { size, .. } => {
                 counts.files += 1;
                 counts.bytes += size;
+                match &before {
+                    None => self.tally.files_new += 1,
+                    // Which names are one file is asked anew each time, and says nothing of the file.
+                    Some((old, _)) if Entry { link_group: entry.link_group, ..old.clone() } == entry => {}
+                    Some(_) => self.tally.files_changed += 1,
+                }
             }
             Kind::Directory => counts.directories += 1,
             _ => counts.others += 1,

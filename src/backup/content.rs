@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 use super::large::{Ending, LargeFile, Opened, Piece, Subject, Whole};
 use super::pipeline::{Done, Job, ObjectTicket, Shared, Ticket};
 use super::sink::Sink;
+use super::stream::Region;
 use super::{Error, Result};
 use crate::chunk::FIXED_BYTES;
 use crate::names::{ChunkId, escape};
@@ -112,7 +113,18 @@ impl<'w, 'a> Worker<'w, 'a> {
                 }
                 Ok(())
             }
+            Job::Region(region) => self.region(region),
         }
+    }
+
+    fn region(&mut self, region: Region) -> Result<()> {
+        let mut extents = Vec::with_capacity(region.pieces.len());
+        for piece in &region.pieces {
+            let bytes = &region.bytes[piece.clone()];
+            extents.push(Extent::Data { id: self.chunk(bytes, true)?, len: bytes.len() as u32 });
+        }
+        region.answer(extents);
+        Ok(())
     }
 
     /// Stores the frames that are not full.

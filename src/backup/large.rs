@@ -43,7 +43,7 @@ pub enum Subject {
 /// One reading of it.
 pub enum Opened {
     File(OpenFile),
-    Object(ObjectReader),
+    Object(Box<ObjectReader>),
 }
 
 impl Opened {
@@ -135,7 +135,9 @@ impl LargeFile {
                 let cut = if is_disk_image(found.name(), open.stat()) { Cut::Fixed } else { Cut::Content };
                 (Opened::File(open), cut)
             }
-            Subject::Object(listed, fetcher) => (Opened::Object(ObjectReader::new(fetcher, listed)), listed.cut()),
+            Subject::Object(listed, fetcher) => {
+                (Opened::Object(Box::new(ObjectReader::new(fetcher, listed))), listed.cut())
+            }
         };
         Ok(Self {
             subject,

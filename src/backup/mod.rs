@@ -4,32 +4,41 @@
 
 mod assemble;
 mod content;
+mod intake;
 mod large;
 mod objects;
 mod pipeline;
 mod run;
 mod sink;
+mod stream;
 mod tally;
 
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::bucket::Bucket;
-use crate::names::SnapshotId;
-use crate::pack::record::{Counts, Outcome};
+use crate::names::{SnapshotId, TreePath};
+use crate::pack::record::{Counts, Outcome, SourceKind};
 use crate::repository;
-use crate::source::SourceError;
+use crate::source::bucket::source_name;
+use crate::source::stream::{Feed, Listener};
+use crate::source::{SourceError, StreamError};
 
-pub use run::{names, run};
+pub use run::run;
 
 /// What to save, and how.
 #[derive(Clone, Debug, Default)]
 pub struct Request {
-    /// Absolute, none twice, none within another.
+    /// Absolute, none twice, none within another: each is a source of its own.
     pub paths: Vec<PathBuf>,
     /// Saved beside the paths, none twice, none within another.
     pub buckets: Vec<Bucket>,
+    /// Instead of `paths`: absolute paths, as many as there may be, as one source.
+    pub listed: Option<Vec<PathBuf>>,
+    /// Instead of `paths`: one file that comes as a stream.
+    pub stream: Option<StreamRequest>,
     pub excludes: Vec<String>,
     pub exclude_files: Vec<PathBuf>,
     pub exclude_caches: bool,
@@ -44,6 +53,33 @@ pub struct Request {
     pub allow_unreadable: Vec<String>,
     /// Threads that chunk, hash, compress and seal; 0: one for each core.
     pub workers: usize,
+}
+
+/// Standard input, or what a command writes, as the one file of a snapshot.
+#[derive(Clone, Debug)]
+pub struct StreamRequest {
+    /// Where the file stands in the snapshot, relative to `/`.
+    pub name: TreePath,
+    pub feed: Feed,
+    /// Hears what the command says.
+    pub listener: Listener,
+    /// A stream of no bytes is saved, and is no failure.
+    pub allow_empty: bool,
+}
+
+impl Request {
+    /// What the snapshot's sources are called, and what they are: what the next run of the same finds its predecessor by.
+    pub fn sources(&self) -> Vec<(Vec<u8>, SourceKind)> {
+        if let Some(stream) = &self.stream {
+            return vec![([b"/", stream.name.as_bytes()].concat(), SourceKind::Stream)];
+        }
+        if self.listed.is_some() {
+            return vec![(b"/".to_vec(), SourceKind::Selection)];
+        }
+        let paths = self.paths.iter().map(|path| (path.as_os_str().as_bytes().to_vec(), SourceKind::Filesystem));
+        let buckets = self.buckets.iter().map(|bucket| (source_name(bucket), SourceKind::Bucket));
+        paths.chain(buckets).collect()
+    }
 }
 
 /// What watches a run and can end it. Counters only grow.
@@ -82,6 +118,11 @@ pub struct Report {
     pub parent: Option<SnapshotId>,
     pub outcome: Outcome,
     pub counts: Counts,
+    /// Files that the snapshot before did not have under their names, and those that were other files there; the rest is as it was.
+    pub files_new: u64,
+    pub files_changed: u64,
+    /// What was done otherwise than somebody might think, one sentence each.
+    pub notes: Vec<String>,
     /// One sentence each, at most `PROBLEMS_MAX`; `counts` has all.
     pub problems: Vec<String>,
     pub seconds: f64,
@@ -96,10 +137,14 @@ pub const PROBLEMS_MAX: usize = 1000;
 pub enum Error {
     #[error(transparent)]
     Source(#[from] SourceError),
+    #[error(transparent)]
+    Stream(#[from] StreamError),
     #[error("there is nothing to save: no path or bucket was given")]
     NoPath,
     #[error("{inner} lies within {outer}, which is saved as well")]
     Nested { inner: String, outer: String },
+    #[error("{path} is part of the repository itself")]
+    InRepository { path: String },
     #[error(transparent)]
     Repository(#[from] repository::Error),
     #[error("the backup was cancelled before it was committed; what was uploaded is found again")]

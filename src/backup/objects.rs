@@ -11,15 +11,22 @@ use super::large::{LargeFile, Subject};
 use super::pipeline::{Done, Job, ObjectTicket};
 use super::{Error, Result};
 use crate::bucket::Bucket;
+use crate::names::TreePath;
 use crate::pack::entry::Entry;
 use crate::pack::tree::{Origin, TreeReader};
-use crate::source::bucket::{Fetcher, Listed, Listing, WHOLE_BYTES_MAX, root_entry};
+use crate::source::bucket::{Fetcher, Listed, Listing, WHOLE_BYTES_MAX, root_entry, source_name};
+use crate::source::exclude::Excludes;
 
 /// Objects that travel to a worker together.
 const BATCH: usize = 32;
 
 impl Assembly<'_, '_, '_> {
-    pub(super) fn bucket(&mut self, bucket: &Bucket, previous: Option<&Previous<'_>>) -> Result<()> {
+    pub(super) fn bucket(
+        &mut self,
+        bucket: &Bucket,
+        excludes: &Excludes,
+        previous: Option<&Previous<'_>>,
+    ) -> Result<()> {
         let (shared, tally) = (self.shared, &mut *self.tally);
         let progress = shared.control.progress.clone();
         let listing = Listing::read(bucket, &mut |keys| {
@@ -40,11 +47,13 @@ impl Assembly<'_, '_, '_> {
         }
         self.pending.push_back(Pending { slot: Slot::Ready(Box::new(root)), before });
         let fetcher = Arc::new(Fetcher::new(bucket));
-        while let Some(next) = listing.next()? {
+        let name = source_name(bucket);
+        while let Some(next) = listing.next_object()? {
             if self.shared.should_stop() {
                 return Err(Error::Cancelled);
             }
             let listed = match next {
+                Ok(listed) if !excludes.is_empty() && is_excluded(excludes, &name, &listed.path) => continue,
                 Ok(listed) => listed,
                 Err(problem) => {
                     self.tally.problem(&problem, &progress);
@@ -125,4 +134,11 @@ impl Assembly<'_, '_, '_> {
         self.objects.push(ObjectTicket { number, listed, fetch, fetcher: fetcher.clone() });
         if self.objects.len() >= BATCH { self.send_batch() } else { Ok(()) }
     }
+}
+
+/// Whether a key, or what would be a directory above it, is left out. Patterns see the source as it is called: `/s3:/BUCKET/PREFIX`.
+fn is_excluded(excludes: &Excludes, name: &[u8], path: &TreePath) -> bool {
+    let absolute = [name, b"/", path.as_bytes()].concat();
+    let above = absolute.iter().enumerate().skip(name.len() + 1).filter(|(_, byte)| **byte == b'/');
+    above.into_iter().any(|(at, _)| excludes.excludes(&absolute[..at], true)) || excludes.excludes(&absolute, false)
 }

@@ -19,11 +19,12 @@ use crossbeam_channel::{Receiver, Sender};
 use super::content::Worker;
 use super::large::LargeFile;
 use super::sink::Nodes;
+use super::stream::Region;
 use super::{Control, Error, Result};
 use crate::chunk::gear::Gear;
 use crate::names::ChunkId;
 use crate::pack::entry::Entry;
-use crate::repository::{Index, Packer, Repository};
+use crate::repository::{self, Index, Packer, Repository};
 use crate::seal::key::IdKeys;
 use crate::source::bucket::{Fetch, Fetcher, Listed};
 use crate::source::problem::Problem;
@@ -64,6 +65,8 @@ pub enum Job {
     Large(Arc<LargeFile>),
     /// Objects on their way, in the listing's order.
     Objects(Vec<ObjectTicket>),
+    /// A stretch of a stream, cut already.
+    Region(Region),
 }
 
 /// An object that is being fetched, and where its result belongs.
@@ -122,6 +125,11 @@ impl<'a> Shared<'a> {
 
     /// Ends the attempt; the first reason is kept.
     pub fn fail(&self, error: Error) {
+        // An upload that breaks off because of a cancel is no reason of its own.
+        let error = match error {
+            Error::Repository(repository::Error::Store(_)) if self.control.is_cancelled() => Error::Cancelled,
+            error => error,
+        };
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
         self.stop.store(true, Ordering::SeqCst);
     }

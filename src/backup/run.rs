@@ -3,8 +3,9 @@
 //! Order (each step durable before the next): sources opened; session announced, parents pinned; index loaded; packs and deltas while the walk goes on; last packs, last
 //! delta, segments; manifest. A run that ends early leaves a delta of the packs that it finished, so the next one finds them.
 
+use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -12,7 +13,9 @@ use std::time::Instant;
 use minicbor::bytes::{ByteArray, ByteVec};
 
 use super::assemble::{Assembly, Input, Lanes, Previous, ancestors};
+use super::intake::{self, Intake, OwnStore, intakes};
 use super::pipeline::{QUEUE_JOBS, Shared, work};
+use super::stream;
 use super::tally::Tally;
 use super::{Control, Error, Report, Request, Result};
 use crate::clock::Clock;
@@ -25,16 +28,17 @@ use crate::repository::{
     self, ChunkReader, Committed, Index, Packer, Repository, Scope, Snapshot, SnapshotState, Snapshots, WriteSession,
     host_name, merge_own_runs,
 };
-use crate::source::bucket::{self, Listing};
 use crate::source::exclude::Excludes;
-use crate::source::walk::{Walk, WalkOptions};
 
 /// A session that is fenced (another process took it for dead) starts again so often.
 const ATTEMPTS: usize = 3;
 
 /// Saves what `request` names, and commits it.
 pub fn run(repository: &Repository, clock: &dyn Clock, request: &Request, control: &Control) -> Result<Report> {
-    check_names(&names(request))?;
+    if request.stream.is_some() {
+        // What was read of a stream is gone: whoever sent it has to send it again.
+        return attempt_once(repository, clock, request, control);
+    }
     let mut attempt = 1;
     loop {
         match attempt_once(repository, clock, request, control) {
@@ -47,42 +51,24 @@ pub fn run(repository: &Repository, clock: &dyn Clock, request: &Request, contro
     }
 }
 
-/// What the manifest calls each source: a path by itself, a bucket as `/SCHEME:/BUCKET/PREFIX`.
-pub fn names(request: &Request) -> Vec<Vec<u8>> {
-    let paths = request.paths.iter().map(|path| path.as_os_str().as_bytes().to_vec());
-    paths.chain(request.buckets.iter().map(bucket::source_name)).collect()
-}
-
-fn check_names(names: &[Vec<u8>]) -> Result<()> {
-    if names.is_empty() {
-        return Err(Error::NoPath);
-    }
-    let path = |name: &Vec<u8>| PathBuf::from(std::ffi::OsStr::from_bytes(name));
-    for (at, inner) in names.iter().enumerate() {
-        for (other, outer) in names.iter().enumerate() {
-            if at != other && path(inner).starts_with(path(outer)) && (inner != outer || at > other) {
-                return Err(Error::Nested { inner: escape(inner), outer: escape(outer) });
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Which older snapshot each source is compared with.
+/// Which older snapshot each path is compared with.
 struct Parents(Vec<Option<Snapshot>>);
 
 fn choose_parents(snapshots: &Snapshots, writer: WriterId, request: &Request) -> Parents {
-    let of = |name: &[u8], policy: bool| {
+    let of = |name: &[u8], kind: SourceKind, policy: bool| {
         snapshots.readable.iter().rev().find(|snapshot| {
             snapshot.writer == writer
                 && snapshot.state == SnapshotState::Good
                 && snapshot.body.as_ref().is_some_and(|body| {
                     (!policy || body.policy == request.policy)
-                        && body.sources.iter().any(|source| source.name.as_slice() == name)
+                        && body.sources.iter().any(|source| source.name.as_slice() == name && source.kind == kind)
                 })
         })
     };
-    Parents(names(request).iter().map(|name| of(name, true).or_else(|| of(name, false)).cloned()).collect())
+    let sources = request.sources();
+    Parents(
+        sources.iter().map(|(name, kind)| of(name, *kind, true).or_else(|| of(name, *kind, false)).cloned()).collect(),
+    )
 }
 
 fn time(clock: &dyn Clock) -> Time {
@@ -93,19 +79,7 @@ fn time(clock: &dyn Clock) -> Time {
 fn attempt_once(repository: &Repository, clock: &dyn Clock, request: &Request, control: &Control) -> Result<Report> {
     let (begun, started) = (Instant::now(), time(clock));
     let writer = repository.need_writer("backing up")?;
-    let mut inputs = Vec::new();
-    for path in &request.paths {
-        let options = WalkOptions {
-            excludes: Excludes::new(path, &request.excludes, &request.exclude_files)?,
-            one_file_system: request.one_file_system,
-            exclude_caches: request.exclude_caches,
-        };
-        inputs.push(Input::Files(Walk::new(path, options)?));
-    }
-    for bucket in &request.buckets {
-        Listing::probe(bucket)?;
-        inputs.push(Input::Bucket(bucket.clone()));
-    }
+    let (intakes, notes) = intakes(request, OwnStore::of(repository).as_ref())?;
     let allowed = Excludes::new(Path::new("/"), &request.allow_unreadable, &[])?;
 
     let choose = |snapshots: &Snapshots| {
@@ -115,19 +89,22 @@ fn attempt_once(repository: &Repository, clock: &dyn Clock, request: &Request, c
     let (session, snapshots) = WriteSession::start(repository, clock, &choose)?;
     let multi_writer = session.multi_writer;
     let parents = choose_parents(&snapshots, writer.id, request);
-    let report =
-        match save(repository, clock, request, control, session, &snapshots, &parents, inputs, allowed, started) {
-            Ok((committed, body)) => Report {
-                snapshot: committed.id,
-                parent: parents.0.iter().flatten().next().map(|parent| parent.id),
-                outcome: body.outcome,
-                counts: body.counts,
-                problems: body.problems.iter().map(|p| format!("{} {}", escape(&p.path), p.detail)).collect(),
-                seconds: begun.elapsed().as_secs_f64(),
-                multi_writer,
-            },
-            Err(error) => return Err(error),
-        };
+    let saved = save(repository, clock, request, control, session, &snapshots, &parents, intakes, allowed, started);
+    let report = match saved {
+        Ok(Saved { committed, body, files_new, files_changed }) => Report {
+            snapshot: committed.id,
+            parent: parents.0.iter().flatten().next().map(|parent| parent.id),
+            outcome: body.outcome,
+            counts: body.counts,
+            files_new,
+            files_changed,
+            notes,
+            problems: body.problems.iter().map(|p| format!("{} {}", escape(&p.path), p.detail)).collect(),
+            seconds: begun.elapsed().as_secs_f64(),
+            multi_writer,
+        },
+        Err(error) => return Err(error),
+    };
     Ok(report)
 }
 
@@ -149,6 +126,13 @@ fn index_is_doubtful(repository: &Repository, index: &Index, snapshots: &Snapsho
     }))
 }
 
+struct Saved {
+    committed: Committed,
+    body: ManifestBody,
+    files_new: u64,
+    files_changed: u64,
+}
+
 #[allow(clippy::too_many_arguments)] // the one place where everything about a run meets
 fn save(
     repository: &Repository,
@@ -158,10 +142,10 @@ fn save(
     session: WriteSession<'_>,
     snapshots: &Snapshots,
     parents: &Parents,
-    inputs: Vec<Input>,
+    intakes: Vec<Intake>,
     allowed: Excludes,
     started: Time,
-) -> Result<(Committed, ManifestBody)> {
+) -> Result<Saved> {
     let writer = repository.need_writer("backing up")?;
     let mut refused = 0;
     let scope = Scope::Write { group: writer.group, writer: writer.id };
@@ -172,7 +156,7 @@ fn save(
     let doubted = index_is_doubtful(repository, &index, snapshots, refused)?;
     let reading = index.share();
     let reader = ChunkReader::new(repository, &reading, writer.id)?;
-    let packer = Packer::new(repository, session.id, session.epoch);
+    let packer = Packer::new(repository, session.id, session.epoch, control.cancel.clone());
     let shared = Shared::new(repository, control, packer, index)?;
     let workers = match request.workers {
         0 => std::thread::available_parallelism().map_or(2, |cores| cores.get()),
@@ -193,9 +177,20 @@ fn save(
         drop((queue, results));
         let lanes = Lanes { jobs, results: answers, workers };
         let mut roots = Vec::new();
-        for ((input, parent), name) in inputs.into_iter().zip(&parents.0).zip(names(request)) {
-            let previous = parent.as_ref().and_then(|parent| previous(parent, &name, &reader, doubted));
-            match Assembly::run(&shared, request, &lanes, &mut tally, input, previous.as_ref()) {
+        let sources = request.sources();
+        for ((intake, parent), (name, _)) in intakes.into_iter().zip(&parents.0).zip(&sources) {
+            let previous = parent.as_ref().and_then(|parent| previous(parent, name, &reader, doubted));
+            let root = match intake {
+                Intake::Walk(walk) => {
+                    Assembly::run(&shared, request, &lanes, &mut tally, Input::Files(walk), previous.as_ref())
+                }
+                Intake::Bucket(bucket, excludes) => {
+                    let input = Input::Bucket(bucket, excludes);
+                    Assembly::run(&shared, request, &lanes, &mut tally, input, previous.as_ref())
+                }
+                Intake::Stream(order) => stream::save(&shared, &lanes, &mut tally, &order, parent.is_none(), started),
+            };
+            match root {
                 Ok(root) => roots.push(root),
                 Err(error) => {
                     // Before the workers are told to stop: that they were is no reason for anything.
@@ -231,7 +226,7 @@ fn save(
             // to be found.
             if !matches!(error, Error::Worker | Error::Repository(repository::Error::SelfCheck)) {
                 let _ = shared.nodes.flush(&shared);
-                let _ = shared.packer.finish_packs();
+                let _ = shared.packer.end_early();
                 let _ = tally.checkpoint(&shared);
             }
             tally.session.abandon();
@@ -239,7 +234,10 @@ fn save(
         }
     };
     match conclude(repository, clock, request, &shared, &mut tally, roots, started) {
-        Ok(body) => Ok((tally.session.commit(&body)?, body)),
+        Ok(body) => {
+            let Tally { session, files_new, files_changed, .. } = tally;
+            Ok(Saved { committed: session.commit(&body)?, body, files_new, files_changed })
+        }
         Err(error) => {
             tally.session.abandon();
             Err(error)
@@ -272,13 +270,18 @@ fn conclude(
     counts.bytes_stored = stored;
     control.progress.bytes_stored.store(stored, Ordering::Relaxed);
     let mut sources = Vec::new();
-    for (at, (name, root)) in names(request).into_iter().zip(roots).enumerate() {
+    for ((name, kind), root) in request.sources().into_iter().zip(roots) {
         // A root that could be listed and then not be read leaves nothing to restore.
-        let root = root.ok_or_else(|| crate::source::problem::SourceError::Missing { root: name.clone() })?;
-        let path = request.paths.get(at);
+        let missing = || crate::source::problem::SourceError::Missing { root: name.clone() };
+        let root = root.ok_or_else(missing)?;
+        let above = match kind {
+            SourceKind::Filesystem => ancestors(Path::new(OsStr::from_bytes(&name))),
+            SourceKind::Selection | SourceKind::Stream | SourceKind::Bucket => Vec::new(),
+        };
         sources.push(record::Source {
             name: ByteVec::from(name),
-            kind: if path.is_some() { SourceKind::Filesystem } else { SourceKind::Bucket },
+            kind,
+            selected: intake::selected(request),
             root: record::Root {
                 id: ByteArray::from(root.id.0),
                 level: root.level,
@@ -286,7 +289,7 @@ fn conclude(
                 entries: root.entries,
                 bytes: root.bytes,
             },
-            ancestors: ByteVec::from(path.map_or_else(Vec::new, |path| encode_leaf(&ancestors(path), 0))),
+            ancestors: ByteVec::from(encode_leaf(&above, 0)),
         });
     }
     let partial = counts.unreadable > 0 || counts.changed > 0;

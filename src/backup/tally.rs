@@ -18,6 +18,8 @@ use crate::source::problem::{Problem, ProblemKind};
 /// What is counted and looked after on the walk's thread.
 pub struct Tally<'a> {
     pub counts: Counts,
+    pub files_new: u64,
+    pub files_changed: u64,
     pub next_ticket: u64,
     pub session: WriteSession<'a>,
     /// The first `PROBLEMS_MAX`.
@@ -28,7 +30,8 @@ pub struct Tally<'a> {
 
 impl<'a> Tally<'a> {
     pub fn new(session: WriteSession<'a>, allowed: Excludes) -> Self {
-        Self { counts: Counts::default(), next_ticket: 0, session, problems: Vec::new(), allowed }
+        let (counts, problems) = (Counts::default(), Vec::new());
+        Self { counts, files_new: 0, files_changed: 0, next_ticket: 0, session, problems, allowed }
     }
 
     pub fn problem(&mut self, problem: &Problem, progress: &Progress) {

@@ -25,7 +25,7 @@ use crate::repository::{self, ChunkReader, Index, PackKeys, Repository, Scope, f
 use crate::seal::compress::Codec;
 
 const WORKERS: usize = 4;
-const AHEAD_BYTES: u64 = 24 << 20;
+const AHEAD_BYTES: u64 = 16 << 20;
 /// A batch is closed at this size, so that small files do not wait for one worker.
 const BATCH_BYTES: usize = 2 << 20;
 const FRAMES_KEPT: usize = 4;
@@ -47,7 +47,7 @@ impl<W: Write> Sink for Stream<W> {
     }
 
     fn zeros(&mut self, mut len: u64) -> io::Result<()> {
-        const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+        static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
         while len > 0 {
             let some = len.min(ZEROS.len() as u64);
             self.0.write_all(&ZEROS[..some as usize])?;
@@ -279,7 +279,11 @@ impl Fetch<'_> {
     }
 
     fn batch(&self, codec: &mut Codec, pieces: Vec<Piece>) -> repository::Result<Vec<u8>> {
-        let mut out = Vec::new();
+        let len = |piece: &Piece| match piece {
+            Piece::Bytes(bytes) => bytes.len(),
+            Piece::Chunk(_, len, _) => *len as usize,
+        };
+        let mut out = Vec::with_capacity(pieces.iter().map(len).sum());
         for piece in pieces {
             match piece {
                 Piece::Bytes(bytes) => out.extend_from_slice(&bytes),

@@ -1,14 +1,15 @@
 //! `lifeboat backup`: paths become a snapshot.
 
-use std::path::{Component, Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 use serde_json::json;
 
 use super::exit::Exit;
 use super::failure::{Failure, Result};
-use super::text::{count, duration, others, plural};
-use super::{Context, cloud, interrupt, memory, open, progress};
+use super::intake::{Intake, Wanted};
+use super::text::{count, duration, others, plural, rate};
+use super::{Context, interrupt, memory, open, progress};
 use crate::backup::{self, Control, Report, Request};
 use crate::clock::SystemClock;
 use crate::names::PolicyName;
@@ -17,11 +18,19 @@ use crate::repository::{Repository, Snapshots};
 use crate::store::probe::StoreMode;
 use crate::units::ByteCount;
 
+/// Shown under the options.
+const EXAMPLES: &str = "\
+What is named or listed is always saved; patterns leave out what lies beneath.
+
+  lifeboat backup /etc /home --exclude '*.tmp' -x
+  find /srv -newer stamp -print0 | lifeboat backup --files-from0 -
+  lifeboat backup --command --stdin-name db.dump -- pg_dump -Fc db";
+
 #[derive(Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Arguments {
-    /// Files and directories to save, or buckets: s3://BUCKET/PREFIX, gs://…, az://…
-    #[arg(required = true, value_name = "PATH")]
-    paths: Vec<PathBuf>,
+    #[command(flatten)]
+    intake: Intake,
     /// Leave out what matches: `*.o` anywhere, `/home/*/cache` on this host, `./x` beneath the PATH; `!` takes back
     #[arg(long, value_name = "PATTERN")]
     exclude: Vec<String>,
@@ -50,22 +59,13 @@ pub struct Arguments {
 
 pub fn run(context: &Context, arguments: Arguments) -> Result<Exit> {
     let Context { globals, screen } = context;
-    let mut paths: Vec<PathBuf> = Vec::new();
-    let (buckets, words) = cloud::split(&arguments.paths)?;
-    for path in &words {
-        let path = absolute(path)?;
-        if !paths.contains(&path) {
-            paths.push(path);
-        }
-    }
     if let Some(tag) =
         arguments.tag.iter().find(|tag| tag.is_empty() || tag.chars().any(|c| c.is_control() || c == ','))
     {
-        return Err(Failure::usage(format!("{tag:?} is no tag: it is empty, or has a comma or control character")));
+        let sentence = format!("{tag:?} is no tag: it is empty, or has a comma or control character");
+        return Err(Failure::usage(sentence).hint("give one word for each --tag, and --tag again for the next"));
     }
-    let request = Request {
-        paths,
-        buckets,
+    let mut request = Request {
         excludes: arguments.exclude,
         exclude_files: arguments.exclude_file,
         exclude_caches: arguments.exclude_caches,
@@ -76,6 +76,12 @@ pub fn run(context: &Context, arguments: Arguments) -> Result<Exit> {
         workers: usize::from(arguments.workers.unwrap_or(0)),
         ..Request::default()
     };
+    match arguments.intake.wanted(globals, screen)? {
+        Wanted::Places { paths, buckets } => (request.paths, request.buckets) = (paths, buckets),
+        Wanted::Listed(paths) => request.listed = Some(paths),
+        Wanted::Stream(stream) => request.stream = Some(stream),
+    }
+    let request = request;
     let repository = open::repository(globals, screen)?;
     let control = Control::default();
     interrupt::watch(control.cancel.clone())?;
@@ -96,31 +102,15 @@ pub fn run(context: &Context, arguments: Arguments) -> Result<Exit> {
     show(context, &report)
 }
 
-/// The path as the kernel sees it from here. A `..` goes where links lead, so the kernel is asked.
-fn absolute(path: &Path) -> Result<PathBuf> {
-    let failed = |cause| Failure::file("find", path, cause);
-    if path.as_os_str().is_empty() {
-        return Err(Failure::usage("a path is empty"));
-    }
-    let absolute = std::path::absolute(path).map_err(failed)?;
-    if !absolute.components().any(|part| part == Component::ParentDir) {
-        return Ok(absolute.components().collect());
-    }
-    match (absolute.parent(), absolute.file_name()) {
-        (Some(parent), Some(name)) => Ok(parent.canonicalize().map_err(failed)?.join(name)),
-        _ => absolute.canonicalize().map_err(failed),
-    }
-}
-
-/// What the newest snapshot of the same paths held: a guess at what is to come.
+/// What the newest snapshot of the same sources held: a guess at what is to come.
 fn expected_bytes(repository: &Repository, request: &Request) -> Option<u64> {
     let writer = repository.access.writer.as_ref()?.id;
     let snapshots = Snapshots::list(repository).ok()?;
-    let names = backup::names(request);
-    let asked = |name: &[u8]| names.iter().any(|asked| asked == name);
+    let asked = request.sources();
     let newest = snapshots.readable.iter().rev().filter(|snapshot| snapshot.writer == writer).find_map(|snapshot| {
         let body = snapshot.body.as_ref()?;
-        let same = body.sources.len() == names.len() && body.sources.iter().all(|source| asked(&source.name));
+        let is_asked = |name: &[u8], kind| asked.iter().any(|(asked, of)| asked == name && *of == kind);
+        let same = body.sources.len() == asked.len() && body.sources.iter().all(|s| is_asked(&s.name, s.kind));
         same.then_some(body.counts.bytes)
     });
     newest.filter(|bytes| *bytes > 0)
@@ -130,6 +120,9 @@ fn show(context: &Context, report: &Report) -> Result<Exit> {
     let screen = &context.screen;
     let counts = &report.counts;
     let losses = counts.unreadable + counts.changed;
+    for note in &report.notes {
+        screen.say(format!("note: {note}"));
+    }
     for problem in &report.problems {
         screen.warn(problem);
     }
@@ -148,6 +141,9 @@ fn show(context: &Context, report: &Report) -> Result<Exit> {
             "files": counts.files,
             "directories": counts.directories,
             "others": counts.others,
+            "files_new": report.files_new,
+            "files_changed": report.files_changed,
+            "files_unchanged": unchanged(report),
             "bytes": counts.bytes,
             "files_read": counts.files_read,
             "bytes_read": counts.bytes_read,
@@ -159,47 +155,67 @@ fn show(context: &Context, report: &Report) -> Result<Exit> {
             "allowed": counts.allowed,
             "seconds": report.seconds,
             "store_mode": if report.multi_writer { "multi-writer" } else { "single-writer" },
+            "notes": report.notes,
             "problems": report.problems,
         }))?;
     } else if screen.quiet {
         screen.line(report.snapshot.to_string())?;
     } else {
-        let others = others(counts.others);
-        let parent = report.parent.map_or_else(
-            || "no earlier snapshot to compare with".to_owned(),
-            |parent| format!("compared with {}", parent.short()),
-        );
-        screen.line(format!(
-            "saved    {}, {}{others}: {} in {}",
-            plural(counts.files, "file", "files"),
-            plural(counts.directories, "directory", "directories"),
-            ByteCount(counts.bytes),
-            duration(report.seconds),
-        ))?;
-        screen.line(format!(
-            "read     {}, {} ({parent})",
-            plural(counts.files_read, "file", "files"),
-            ByteCount(counts.bytes_read)
-        ))?;
-        screen.line(format!(
-            "new      {}, stored in {}{}",
-            ByteCount(counts.bytes_new),
-            ByteCount(counts.bytes_stored),
-            saving(counts.bytes, counts.bytes_stored)
-        ))?;
-        if counts.vanished > 0 {
-            screen
-                .line(format!("vanished {} between listing and reading", plural(counts.vanished, "file", "files")))?;
-        }
-        screen.line(format!("snapshot {}{}", report.snapshot, if partial { "  PARTIAL" } else { "" }))?;
+        lines(context, report)?;
     }
     if partial {
-        screen.flush()?;
         let lost = plural(losses, "file or directory is", "files or directories are");
-        screen.labelled("error", &format!("the snapshot is partial: {lost} missing or not as a whole"));
-        return Ok(Exit::Losses);
+        let sentence = format!("the snapshot is partial: {lost} missing or not as a whole");
+        let hint = "the warnings above name them; `lifeboat snapshots` marks it until a whole one takes its place";
+        return Err(Failure::new(Exit::Losses, sentence).hint(hint));
     }
     Ok(Exit::Done)
+}
+
+fn lines(context: &Context, report: &Report) -> Result<()> {
+    let (screen, counts) = (&context.screen, &report.counts);
+    let others = others(counts.others);
+    screen.line(format!(
+        "saved    {}, {}{others}: {} in {}",
+        plural(counts.files, "file", "files"),
+        plural(counts.directories, "directory", "directories"),
+        ByteCount(counts.bytes),
+        duration(report.seconds),
+    ))?;
+    let parent = report.parent.map_or_else(
+        || "no earlier snapshot to compare with".to_owned(),
+        |parent| format!("compared with {}", parent.short()),
+    );
+    screen.line(format!(
+        "files    {} new, {} changed, {} unchanged ({parent})",
+        count(report.files_new),
+        count(report.files_changed),
+        count(unchanged(report)),
+    ))?;
+    let at = match counts.bytes_read {
+        0 => String::new(),
+        bytes => format!(" at {}", rate(bytes, report.seconds)),
+    };
+    screen.line(format!(
+        "read     {}, {}{at}",
+        plural(counts.files_read, "file", "files"),
+        ByteCount(counts.bytes_read)
+    ))?;
+    screen.line(format!(
+        "new      {}, stored in {}{}",
+        ByteCount(counts.bytes_new),
+        ByteCount(counts.bytes_stored),
+        saving(counts.bytes, counts.bytes_stored)
+    ))?;
+    if counts.vanished > 0 {
+        screen.line(format!("vanished {} between listing and reading", plural(counts.vanished, "file", "files")))?;
+    }
+    let partial = report.outcome == Outcome::Partial;
+    screen.line(format!("snapshot {}{}", report.snapshot, if partial { "  PARTIAL" } else { "" }))
+}
+
+fn unchanged(report: &Report) -> u64 {
+    report.counts.files.saturating_sub(report.files_new + report.files_changed)
 }
 
 /// How much of the source went to the store; of a tiny source, which is all overhead, there is nothing to say.
@@ -208,20 +224,4 @@ fn saving(bytes: u64, stored: u64) -> String {
         return String::new();
     }
     format!(" ({:.1} % of the source)", stored as f64 * 100.0 / bytes as f64)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_path_with_dots_goes_where_the_kernel_would_go() {
-        let dir = tempfile::tempdir().unwrap();
-        let dir = dir.path().canonicalize().unwrap();
-        std::fs::create_dir_all(dir.join("real/inner")).unwrap();
-        std::os::unix::fs::symlink(dir.join("real/inner"), dir.join("link")).unwrap();
-        assert_eq!(absolute(&dir.join("link/../x")).unwrap(), dir.join("real/x"));
-        assert_eq!(absolute(&dir.join("link/..")).unwrap(), dir.join("real"));
-        assert_eq!(absolute(&dir.join("./link/")).unwrap(), dir.join("link"));
-    }
 }

@@ -9,8 +9,8 @@ use std::sync::atomic::Ordering;
 use serde_json::json;
 
 use super::exit::Exit;
-use super::failure::{Failure, Result};
-use super::restore::{Arguments, verdict, warn_of_partial};
+use super::failure::Result;
+use super::restore::{verdict, warn_of_partial};
 use super::text::{count, duration, plural};
 use super::{Context, interrupt, open, progress};
 use crate::address::Address;
@@ -18,7 +18,7 @@ use crate::bucket::Bucket;
 use crate::names::escape;
 use crate::repository::{Repository, Snapshot};
 use crate::restore::upload::{self, Plan, Start};
-use crate::restore::{Control, Overwrite, Report};
+use crate::restore::{Control, Overwrite, Patterns, Report};
 use crate::store::address::{PlaceError, parse};
 use crate::units::ByteCount;
 
@@ -49,32 +49,33 @@ pub struct Wish {
     pub snapshot: Snapshot,
     pub path: Option<Vec<u8>>,
     pub overwrite: Overwrite,
+    pub delete: bool,
+    pub include: Patterns,
+    pub exclude: Patterns,
     pub to: Bucket,
+    pub dry_run: bool,
 }
 
-pub fn restore(context: &Context, repository: &Repository, wish: Wish, arguments: &Arguments) -> Result<Exit> {
+pub fn restore(context: &Context, repository: &Repository, wish: Wish) -> Result<Exit> {
     let screen = &context.screen;
-    if arguments.verify {
-        let sentence = "a restore into a bucket is not compared afterwards";
-        return Err(Failure::usage(sentence)
-            .hint("leave out `--verify`, and back the bucket up: what is the same is stored already"));
-    }
     let control = Control::default();
     interrupt::watch(control.cancel.clone())?;
     warn_of_partial(context, &wish.snapshot);
-    let Wish { snapshot, path, overwrite, to } = wish;
-    let request = upload::Request { path, overwrite, delete: arguments.delete, ..upload::Request::new(snapshot, to) };
+    let Wish { snapshot, path, overwrite, delete, include, exclude, to, dry_run } = wish;
+    let request = upload::Request { path, overwrite, delete, include, exclude, ..upload::Request::new(snapshot, to) };
     let plan = upload::plan(repository, request, &control)?;
     for warning in &plan.warnings {
         screen.warn(warning);
     }
-    if arguments.dry_run {
+    if dry_run {
         return show_plan(context, &plan);
     }
     let watched = &control.progress;
     let look = || progress::Seen {
         bytes: watched.bytes.load(Ordering::Relaxed),
         bytes_total: Some(plan.totals.bytes),
+        guessed: false,
+        bytes_new: None,
         things: plural(watched.files.load(Ordering::Relaxed), "object", "objects"),
         problems: watched.problems.load(Ordering::Relaxed),
         current: watched.current.lock().unwrap_or_else(PoisonError::into_inner).clone(),

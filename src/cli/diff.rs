@@ -22,7 +22,7 @@ use crate::browse::text::{self, Difference};
 use crate::browse::{Damage, content};
 use crate::names::{TreePath, escape};
 use crate::pack::entry::{Entry, Kind};
-use crate::repository::{ChunkReader, Repository, Snapshot, Snapshots};
+use crate::repository::{ChunkReader, Repository, Snapshot, SnapshotState, Snapshots};
 use crate::units::ByteCount;
 
 const HELP: &str = "\
@@ -159,6 +159,7 @@ fn before<'s>(snapshots: &'s Snapshots, snapshot: &Snapshot, repository: &Reposi
     };
     let same = |other: &&Snapshot| {
         other.writer == snapshot.writer
+            && other.state == SnapshotState::Good
             && other.body.as_ref().is_some_and(|other| other.policy == body.policy)
             && names(other) == names(snapshot)
     };

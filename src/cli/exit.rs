@@ -153,8 +153,12 @@ impl ExitOf for backup::Error {
     fn exit(&self) -> Exit {
         use crate::source::SourceError;
         match self {
-            Self::Source(SourceError::Missing { .. } | SourceError::Unreadable { .. }) => Exit::Failed,
-            Self::Source(_) | Self::NoPath | Self::Nested { .. } => Exit::Usage,
+            Self::Source(
+                SourceError::Missing { .. } | SourceError::NoneListed { .. } | SourceError::Unreadable { .. },
+            ) => Exit::Failed,
+            Self::Stream(_) => Exit::Failed,
+            Self::Source(SourceError::PatternFile { cause, .. }) => cause.exit(),
+            Self::Source(_) | Self::NoPath | Self::Nested { .. } | Self::InRepository { .. } => Exit::Usage,
             Self::Repository(error) => error.exit(),
             Self::Cancelled => Exit::Interrupted,
             Self::Worker => Exit::Failed,
@@ -165,10 +169,14 @@ impl ExitOf for backup::Error {
 impl ExitOf for restore::Error {
     fn exit(&self) -> Exit {
         match self {
-            Self::Path { .. } | Self::InRepository { .. } | Self::DeleteWithoutOverwrite | Self::DeletePartial => {
-                Exit::Usage
-            }
-            Self::NotFound { .. } | Self::NoFiles => Exit::NotFound,
+            Self::Path { .. }
+            | Self::InRepository { .. }
+            | Self::DeleteWithoutOverwrite
+            | Self::DeletePartial
+            | Self::DeleteSelection => Exit::Usage,
+            Self::Pattern(crate::source::SourceError::PatternFile { cause, .. }) => cause.exit(),
+            Self::Pattern(_) => Exit::Usage,
+            Self::NotFound { .. } | Self::NoFiles | Self::NoMatch { .. } => Exit::NotFound,
             Self::Sources { .. } | Self::DeleteBlind => Exit::Damage,
             Self::NotEmpty { .. } | Self::BucketNotEmpty { .. } | Self::OtherUpload { .. } => Exit::Conflict,
             Self::Bucket { .. } | Self::Listing(_) => Exit::Failed,

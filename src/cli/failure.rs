@@ -1,10 +1,12 @@
 //! A command that did not succeed: what is told, and how the process ends.
 //!
-//! Owns the form of an error on the screen: one sentence, each cause once, one hint. Refuses to word any of them.
+//! Owns the form of an error on the screen: one sentence, each cause once, one hint; and the same in JSON. Refuses to word any of them.
 
 use std::error::Error;
 use std::fmt;
 use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
 
 use super::exit::{Exit, ExitOf};
 use crate::repository::Hint;
@@ -41,7 +43,9 @@ impl Failure {
     }
 
     pub fn file(doing: &'static str, path: &Path, cause: std::io::Error) -> Self {
-        Self::new(cause.exit(), FileError { doing, path: path.to_owned(), cause })
+        let hint = of_io(&cause);
+        let failure = Self::new(cause.exit(), FileError { doing, path: path.to_owned(), cause });
+        Self { hint: hint.map(str::to_owned), ..failure }
     }
 
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
@@ -64,12 +68,53 @@ impl Failure {
         lines.extend(self.hint.clone().map(|hint| ("hint", hint)));
         lines
     }
+
+    /// What scripts read: the last line of standard error.
+    pub fn to_json(&self) -> Value {
+        let lines = self.lines();
+        let pictures = self.preface.iter();
+        let causes = lines.iter().filter(|(label, _)| *label == "caused by").map(|(_, text)| text);
+        let causes: Vec<&String> = pictures.chain(causes).collect();
+        json!({
+            "error": self.error.to_string(),
+            "causes": causes,
+            "hint": self.hint,
+            "exit_code": self.exit as u8,
+        })
+    }
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.error.fmt(f)
     }
+}
+
+/// What helps against most refusals of the system.
+fn of_io(error: &std::io::Error) -> Option<&'static str> {
+    use std::io::ErrorKind;
+    Some(match error.kind() {
+        ErrorKind::NotFound => {
+            "look for a typing mistake; a relative path begins at the directory that lifeboat is started in"
+        }
+        ErrorKind::PermissionDenied => "run it as a user who may, or change the owner or the mode of the path",
+        ErrorKind::IsADirectory => "this takes a file, and a directory stands there",
+        ErrorKind::NotADirectory => "a part of this path is a file, where a directory is needed",
+        ErrorKind::ReadOnlyFilesystem => "choose a place on another file system, or mount this one for writing",
+        ErrorKind::StorageFull => "make room on that file system, and give the same command again",
+        _ => return None,
+    })
+}
+
+/// A mistake in the arguments, for those who read no text: its first paragraph, and all tips as one hint.
+pub fn of_arguments(error: &clap::Error) -> Failure {
+    let text = error.to_string();
+    let (sentence, rest) = text.split_once("\n\n").unwrap_or((&text, ""));
+    let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let sentence = words(sentence.strip_prefix("error: ").unwrap_or(sentence));
+    let tips: Vec<String> = rest.lines().filter_map(|line| line.trim().strip_prefix("tip: ").map(words)).collect();
+    let failure = Failure::usage(sentence);
+    if tips.is_empty() { failure } else { failure.hint(tips.join("; ")) }
 }
 
 macro_rules! from {
@@ -82,11 +127,23 @@ macro_rules! from {
     };
 }
 
-from!(crate::store::local::OpenError, crate::catalog::CatalogError,);
+from!(crate::catalog::CatalogError,);
 
 impl From<crate::store::address::PlaceError> for Failure {
     fn from(error: crate::store::address::PlaceError) -> Self {
-        let hint = error.hint();
+        use crate::store::address::PlaceError;
+        use crate::store::local::OpenError;
+        let made = "make it with `lifeboat init --repo DIR --key-out FILE`";
+        let hint = error.hint().or_else(|| match &error {
+            PlaceError::Directory(OpenError::Missing { .. }) => Some(format!("mount it, mend the address, or {made}")),
+            PlaceError::Directory(OpenError::NotADirectory { .. }) => Some(format!("mend the address, or {made}")),
+            PlaceError::Directory(OpenError::NotEmpty { .. }) => {
+                Some("a repository begins in an empty or absent directory: give another one".to_owned())
+            }
+            PlaceError::Directory(OpenError::NotText { .. }) => Some("give it a name in UTF-8".to_owned()),
+            PlaceError::Directory(OpenError::Io { source, .. }) => of_io(source).map(str::to_owned),
+            _ => None,
+        });
         Self { hint, ..Self::new(error.exit(), error) }
     }
 }
@@ -106,7 +163,15 @@ impl From<crate::store::StoreError> for Failure {
 
 impl From<crate::restore::Error> for Failure {
     fn from(error: crate::restore::Error) -> Self {
-        let hint = error.hint();
+        use crate::restore::Error as Restore;
+        use crate::source::SourceError;
+        use crate::target::TargetError;
+        let of_io = |cause: &std::io::Error| of_io(cause).map(str::to_owned);
+        let hint = match &error {
+            Restore::Pattern(SourceError::PatternFile { cause, .. }) => of_io(cause),
+            Restore::Look { cause, .. } | Restore::Target(TargetError::Other { cause, .. }) => of_io(cause),
+            error => error.hint(),
+        };
         Self { hint, ..Self::new(error.exit(), error) }
     }
 }
@@ -115,6 +180,9 @@ impl From<crate::verify::Error> for Failure {
     fn from(error: crate::verify::Error) -> Self {
         match error {
             crate::verify::Error::Repository(error) => error.into(),
+            error @ crate::verify::Error::SampleWithoutData(_) => {
+                Self::new(error.exit(), error).hint("add --level data, or leave out --sample")
+            }
             error => Self::new(error.exit(), error),
         }
     }
@@ -122,10 +190,41 @@ impl From<crate::verify::Error> for Failure {
 
 impl From<crate::backup::Error> for Failure {
     fn from(error: crate::backup::Error) -> Self {
-        match error {
-            crate::backup::Error::Repository(error) => error.into(),
-            error => Self::new(error.exit(), error),
-        }
+        use crate::backup::Error as Backup;
+        use crate::source::{SourceError, StreamError};
+        let hint = match &error {
+            Backup::Source(SourceError::Missing { .. }) => "look for a typing mistake; nothing was saved",
+            Backup::Source(SourceError::NoneListed { .. }) => {
+                "relative paths in a list begin at the directory that lifeboat is started in; nothing was saved"
+            }
+            Backup::Source(SourceError::Unreadable { .. }) => "run it as a user who may read it, such as root",
+            Backup::Source(
+                SourceError::Pattern { .. } | SourceError::PatternLine { .. } | SourceError::EmptyPattern,
+            ) => "patterns are those of .gitignore; a backslash before a sign takes its meaning away",
+            Backup::Source(SourceError::PatternFile { cause, .. }) => match of_io(cause) {
+                Some(hint) => hint,
+                None => return Self::new(error.exit(), error),
+            },
+            Backup::InRepository { .. } => "save what the backups are made of; the repository is copied by other means",
+            Backup::Nested { .. } => "leave out the inner one: it is saved with the other",
+            Backup::Cancelled => "give the same command again to save what is there then",
+            Backup::NoPath => "name a PATH, or a list that has one",
+            Backup::Stream(StreamError::Empty { .. }) => "add --allow-empty if nothing may be right",
+            Backup::Stream(StreamError::Failed { .. }) => {
+                "run the command by itself until it succeeds; what stands in the repository is as it was"
+            }
+            Backup::Stream(StreamError::Asks { .. }) => {
+                "give it its password in a file or in the environment (for pg_dump: ~/.pgpass or PGPASSFILE)"
+            }
+            Backup::Stream(StreamError::Start { .. }) => "give a program of PATH or its whole path; no shell is asked",
+            _ => {
+                return match error {
+                    Backup::Repository(error) => error.into(),
+                    error => Self::new(error.exit(), error),
+                };
+            }
+        };
+        Self::new(error.exit(), error).hint(hint)
     }
 }
 

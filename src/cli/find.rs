@@ -132,7 +132,9 @@ impl Arguments {
         let named = self.snapshot.iter().map(|text| pick::snapshot(snapshots, text, selection));
         let named = named.collect::<Result<Vec<_>>>()?;
         // In the order of their commits, each once.
-        let chosen = |snapshot: &&Snapshot| named.iter().any(|named| named.id == snapshot.id);
+        let chosen = |snapshot: &&Snapshot| {
+            named.iter().any(|named| named.id == snapshot.id) && (self.filter.is_empty() || selection.fits(snapshot))
+        };
         Ok(snapshots.readable.iter().filter(chosen).collect())
     }
 }

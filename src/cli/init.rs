@@ -31,7 +31,8 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<Exit> {
             .hint("use --key-out FILE, or --passphrase-file FILE, or both"));
     }
     if arguments.key_out.is_none() && globals.passphrase_file.is_none() {
-        return Err(Failure::usage("a repository needs a way in: --key-out FILE, or --passphrase-file FILE, or both"));
+        return Err(Failure::usage("a repository needs a way in")
+            .hint("give --key-out FILE for a key file, or --passphrase-file FILE, or both"));
     }
     let address = open::address(globals)?;
     let passphrase = match &globals.passphrase_file {

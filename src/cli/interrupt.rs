@@ -2,7 +2,6 @@
 //!
 //! Owns the signals of a command that takes long. The first asks it to stop, the second ends the process.
 
-use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -10,6 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::exit::Exit;
 use super::failure::{Failure, Result};
+use super::screen;
 
 /// From now on SIGINT and SIGTERM set `cancel`; another one ends the process with 130.
 pub fn watch(cancel: Arc<AtomicBool>) -> Result<()> {
@@ -27,10 +27,10 @@ pub fn watch(cancel: Arc<AtomicBool>) -> Result<()> {
                     _ = terminate.recv() => {}
                 }
                 if cancel.swap(true, Ordering::SeqCst) {
-                    let _ = writeln!(std::io::stderr());
+                    screen::tell_of_signal("ended at once");
                     std::process::exit(Exit::Interrupted as i32);
                 }
-                let _ = writeln!(std::io::stderr(), "\nstopping; press Ctrl-C again to end at once");
+                screen::tell_of_signal("stopping; press Ctrl-C again to end at once");
             }
         });
     };

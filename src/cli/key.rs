@@ -176,7 +176,9 @@ fn add(context: &Context, arguments: &Add) -> Result<Exit> {
             }
             (open::key(&opening, &*store, screen)?, new)
         }
-        (None, None) => return Err(Failure::usage("a slot needs a passphrase: give --passphrase-file FILE")),
+        (None, None) => {
+            return Err(Failure::usage("a slot needs a passphrase").hint("give --passphrase-file FILE"));
+        }
     };
     let passphrase = secrets::read_passphrase(new, screen)?;
     let role = key.role();
@@ -312,7 +314,7 @@ fn export(context: &Context, arguments: &Export) -> Result<Exit> {
 fn print_sheet(context: &Context, arguments: &Sheet) -> Result<Exit> {
     let Context { globals, screen } = context;
     if screen.json {
-        return Err(Failure::usage("a recovery sheet is a page of text: it has no JSON form"));
+        return Err(Failure::usage("a recovery sheet is a page of text: it has no JSON form").hint("leave out --json"));
     }
     let store = open::store(globals)?;
     let key = open::key(globals, &*store, screen)?;

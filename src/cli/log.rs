@@ -32,11 +32,12 @@ fn builder() -> SubscriberBuilder {
     tracing_subscriber::fmt()
 }
 
-/// For a command: what happens is told by the command itself, so only warnings are events worth a line.
+/// For a command: what happens is told by the command itself, so only warnings are events worth a line. With `--json`, an object in it.
 pub fn of_a_command(screen: &Screen) {
     let events = builder().with_writer(std::io::stderr).with_ansi(screen.color).without_time().with_target(false);
     // Somebody else's subscriber, in a test, is as good.
-    let _ = events.with_env_filter(filter(screen, "lifeboat=warn,error")).try_init();
+    let events = events.with_env_filter(filter(screen, "lifeboat=warn,error"));
+    let _ = if screen.json { events.json().try_init() } else { events.try_init() };
 }
 
 /// For the daemon: a run's life and everything above it, with `--json` one object in a line.

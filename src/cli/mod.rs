@@ -17,6 +17,7 @@ mod exit;
 mod failure;
 mod find;
 mod init;
+mod intake;
 mod interrupt;
 mod key;
 mod log;
@@ -25,6 +26,7 @@ mod man;
 mod memory;
 mod moment;
 mod open;
+mod owners;
 mod pick;
 mod place;
 mod progress;
@@ -79,7 +81,7 @@ pub struct Globals {
     /// Whole ids in tables, and events of interest; twice for what is of use to developers
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     verbose: u8,
-    /// Print one JSON document on standard output
+    /// Print one JSON document on standard output, and a JSON object for each message on standard error
     #[arg(long, global = true)]
     json: bool,
     /// No colour (so does NO_COLOR in the environment)
@@ -92,7 +94,7 @@ enum Verb {
     /// Make a repository
     Init(init::Arguments),
     /// Save files and directories as a snapshot
-    Backup(backup::Arguments),
+    Backup(Box<backup::Arguments>),
     /// List snapshots
     Snapshots(snapshots::Arguments),
     /// List what a snapshot holds
@@ -104,7 +106,7 @@ enum Verb {
     /// Print a file's content, or a directory as an archive
     Dump(dump::Arguments),
     /// Bring files back from a snapshot
-    Restore(restore::Arguments),
+    Restore(Box<restore::Arguments>),
     /// Prove that what is stored is what was stored
     Verify(verify::Arguments),
     /// Tell how much the repository holds
@@ -145,12 +147,17 @@ pub struct Context {
 /// Runs one command.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
-    // Clap colours its own messages before anything is parsed.
-    let plain = arguments.iter().any(|argument| argument == "--no-color");
-    let parsed = parse(&arguments, plain);
+    // Clap tells of mistakes before anything is parsed.
+    let has = |flag: &str| arguments.iter().take_while(|argument| *argument != "--").any(|argument| argument == flag);
+    let parsed = parse(&arguments, screen::color_choice(has("--no-color")));
     let Arguments { globals, verb } = match parsed {
         Ok(parsed) => parsed,
         Err(error) => {
+            if error.use_stderr() && has("--json") {
+                let screen = Screen::new(true, false, 0, true);
+                screen.fail(&failure::of_arguments(&error));
+                return Exit::Usage.into();
+            }
             // Help goes to standard output and is done; a mistake goes to standard error. A closed pipe changes neither.
             let _ = error.print();
             return if error.use_stderr() { Exit::Usage.into() } else { Exit::Done.into() };
@@ -181,9 +188,8 @@ fn command() -> clap::Command {
     Arguments::command()
 }
 
-fn parse(arguments: &[OsString], plain: bool) -> std::result::Result<Arguments, clap::Error> {
+fn parse(arguments: &[OsString], color: clap::ColorChoice) -> std::result::Result<Arguments, clap::Error> {
     use clap::{CommandFactory, FromArgMatches};
-    let color = if plain { clap::ColorChoice::Never } else { clap::ColorChoice::Auto };
     let mut command = Arguments::command().color(color);
     let matches = command.try_get_matches_from_mut(arguments)?;
     Arguments::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
@@ -193,13 +199,13 @@ impl Verb {
     fn run(self, context: &Context) -> Result<Exit> {
         match self {
             Verb::Init(arguments) => init::run(context, &arguments),
-            Verb::Backup(arguments) => backup::run(context, arguments),
+            Verb::Backup(arguments) => backup::run(context, *arguments),
             Verb::Snapshots(arguments) => snapshots::run(context, &arguments),
             Verb::Ls(arguments) => ls::run(context, &arguments),
             Verb::Find(arguments) => find::run(context, &arguments),
             Verb::Diff(arguments) => diff::run(context, &arguments),
             Verb::Dump(arguments) => dump::run(context, &arguments),
-            Verb::Restore(arguments) => restore::run(context, &arguments),
+            Verb::Restore(arguments) => restore::run(context, *arguments),
             Verb::Verify(arguments) => verify::run(context, &arguments),
             Verb::Stats(arguments) => stats::run(context, &arguments),
             Verb::Doctor => doctor::run(context),

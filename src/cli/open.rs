@@ -8,13 +8,14 @@ use std::sync::Arc;
 use super::Globals;
 use super::failure::{Failure, Result};
 use super::screen::Screen;
-use super::secrets;
+use super::{memory, secrets};
 use crate::address::Address;
 use crate::bucket::{ConnectError, Options};
 use crate::repository::{self, Repository};
 use crate::seal::key::Key;
 use crate::store::Store;
 use crate::store::address::{self, PlaceError};
+use crate::store::cached;
 
 /// Names the key's file, as `--key` does.
 const KEY_VARIABLE: &str = "LIFEBOAT_KEY";
@@ -38,7 +39,9 @@ pub fn options() -> Result<Options> {
 /// The key's file: `--key`, or what the environment says if no passphrase was given.
 pub fn key_file(globals: &Globals) -> Result<Option<PathBuf>> {
     match (&globals.key, &globals.passphrase_file) {
-        (Some(_), Some(_)) => Err(Failure::usage("--key and --passphrase-file are two ways in: give one of them")),
+        (Some(_), Some(_)) => {
+            Err(Failure::usage("--key and --passphrase-file are two ways in").hint("give one of them"))
+        }
         (Some(key), None) => Ok(Some(key.clone())),
         (None, Some(_)) => Ok(None),
         (None, None) => Ok(std::env::var_os(KEY_VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from)),
@@ -64,5 +67,6 @@ fn slot(store: &dyn Store, path: &Path, screen: &Screen) -> Result<Key> {
 pub fn repository(globals: &Globals, screen: &Screen) -> Result<Repository> {
     let store = store(globals)?;
     let key = key(globals, &*store, screen)?;
-    Ok(Repository::open(store, key)?)
+    let near = cached::near(store, memory::directory(), key.repository());
+    Ok(Repository::open(near, key)?)
 }

@@ -70,7 +70,7 @@ pub fn not_there(repository: &Repository, reader: &ChunkReader<'_>, snapshot: &S
         return failure.hint(format!("did you mean {}?", guesses.join(" or ")));
     }
     let Some(body) = &snapshot.body else { return failure };
-    let saved: Vec<String> = body.sources.iter().map(|source| escape(&source.name)).collect();
+    let saved: Vec<String> = body.sources.iter().flat_map(|source| source.paths()).map(escape).collect();
     failure
         .hint(format!("it saved {}; `--path PATH` chooses among snapshots in which PATH was saved", saved.join(", ")))
 }

@@ -39,7 +39,10 @@ pub fn absolute(path: &OsStr) -> Result<Vec<u8>> {
     for part in path.as_bytes().split(|byte| *byte == b'/') {
         match part {
             b"" | b"." => {}
-            b".." => return Err(Failure::usage(format!("the path {} has a `..`", escape(path.as_bytes())))),
+            b".." => {
+                return Err(Failure::usage(format!("the path {} has a `..`", escape(path.as_bytes())))
+                    .hint("write it without: where `..` leads depends on links, and a snapshot follows none"));
+            }
             part => parts.push(part),
         }
     }

@@ -10,18 +10,30 @@ use serde_json::json;
 
 use super::exit::Exit;
 use super::failure::{Failure, Result};
+use super::owners::Owners;
 use super::place::Place;
 use super::select::Latest;
-use super::text::{count, duration, others, plural};
+use super::text::{count, duration, others, plural, rate};
 use super::{Context, cloud, interrupt, open, progress};
 use crate::names::escape;
 use crate::pack::record::Outcome;
 use crate::repository::{Snapshot, Snapshots};
-use crate::restore::{self, Control, Overwrite, Plan, Report, Request, Start};
+use crate::restore::{self, Control, Overwrite, Patterns, Plan, Report, Request, Start};
 use crate::target::OwnerBy;
 use crate::units::ByteCount;
 
+/// Shown under the options.
+const EXAMPLES: &str = "\
+Patterns mean what they mean in .gitignore. Directories that lead to what is
+brought back are made as they were. A restore that was ended goes on when the
+same command is given again.
+
+  lifeboat restore latest:/etc --to /tmp/etc
+  lifeboat restore latest --to /mnt --include /home/ann --exclude '*.iso'
+  lifeboat restore latest:/srv --to /srv --map-owner ann=ben --map-owner :ann=:ben";
+
 #[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Arguments {
     /// `latest` or an id, and the path whose content to restore
     #[arg(value_name = "SNAPSHOT[:PATH]")]
@@ -41,12 +53,23 @@ pub struct Arguments {
     /// Read everything again afterwards and compare it with the snapshot
     #[arg(long)]
     pub(super) verify: bool,
-    /// As root too: no owners, setuid bits, capabilities or devices
+    /// Leave out owners, setuid bits, capabilities and devices; else what cannot be set is a loss (exit code 3)
     #[arg(long)]
     unprivileged: bool,
-    /// Find owners by their names on this machine, and not by their numbers
-    #[arg(long)]
-    owner_by_name: bool,
+    /// Bring back only what matches, with all beneath it: `*.conf` anywhere, `/etc/ssh` as it was on its host, `./x` beneath PATH
+    #[arg(long, value_name = "PATTERN")]
+    include: Vec<String>,
+    /// A file of such patterns, one in a line
+    #[arg(long, value_name = "FILE")]
+    include_from: Vec<PathBuf>,
+    /// Leave out what matches, whatever includes it; `!` takes back, in both
+    #[arg(long, value_name = "PATTERN")]
+    exclude: Vec<String>,
+    /// A file of such patterns, one in a line
+    #[arg(long, value_name = "FILE")]
+    exclude_from: Vec<PathBuf>,
+    #[command(flatten)]
+    owners: Owners,
     #[command(flatten)]
     latest: Latest,
 }
@@ -61,11 +84,13 @@ enum When {
     Always,
 }
 
-pub fn run(context: &Context, arguments: &Arguments) -> Result<Exit> {
+pub fn run(context: &Context, arguments: Arguments) -> Result<Exit> {
     let Context { globals, screen } = context;
     let place = Place::parse(&arguments.place)?;
     let bucket = cloud::bucket(&arguments.to)?;
     let to = std::path::absolute(&arguments.to).map_err(|cause| Failure::file("find", &arguments.to, cause))?;
+    let privileged = rustix::process::geteuid().is_root() && !arguments.unprivileged;
+    let owners = arguments.owners.map(privileged)?;
     let repository = open::repository(globals, screen)?;
     repository.need_reader("restoring content")?;
     let selection = arguments.latest.selection(&repository, &place.snapshot)?;
@@ -77,16 +102,37 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<Exit> {
     };
     if let Some(to) = bucket {
         let snapshot = snapshots.find(&place.snapshot, &selection)?.clone();
-        let wish = cloud::Wish { snapshot, path: place.path, overwrite, to };
-        return cloud::restore(context, &repository, wish, arguments);
+        if arguments.verify {
+            let sentence = "a restore into a bucket is not compared afterwards";
+            return Err(Failure::usage(sentence)
+                .hint("leave out `--verify`, and back the bucket up: what is the same is stored already"));
+        }
+        if arguments.owners.any() {
+            let sentence = "objects in a bucket have no owners of this machine";
+            return Err(Failure::usage(sentence).hint("leave out --target-owner, --map-owner and --owner-by-name"));
+        }
+        let wish = cloud::Wish {
+            snapshot,
+            path: place.path,
+            overwrite,
+            delete: arguments.delete,
+            include: Patterns { given: arguments.include, files: arguments.include_from },
+            exclude: Patterns { given: arguments.exclude, files: arguments.exclude_from },
+            to,
+            dry_run: arguments.dry_run,
+        };
+        return cloud::restore(context, &repository, wish);
     }
     let request = Request {
         path: place.path,
         overwrite,
         delete: arguments.delete,
         verify: arguments.verify,
-        privileged: rustix::process::geteuid().is_root() && !arguments.unprivileged,
-        owner: if arguments.owner_by_name { OwnerBy::Name } else { OwnerBy::Number },
+        privileged: !arguments.unprivileged,
+        owner: if arguments.owners.by_name() { OwnerBy::Name } else { OwnerBy::Number },
+        owners,
+        include: Patterns { given: arguments.include, files: arguments.include_from },
+        exclude: Patterns { given: arguments.exclude, files: arguments.exclude_from },
         ..Request::new(snapshots.find(&place.snapshot, &selection)?.clone(), to)
     };
     let control = Control::default();
@@ -104,6 +150,8 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<Exit> {
         // Of a large file under way only what was fetched for it is known.
         bytes: watched.bytes.load(Ordering::Relaxed).max(watched.bytes_fetched.load(Ordering::Relaxed)),
         bytes_total: Some(plan.totals.bytes),
+        guessed: false,
+        bytes_new: None,
         things: plural(watched.files.load(Ordering::Relaxed), "file", "files"),
         problems: watched.problems.load(Ordering::Relaxed),
         current: watched.current.lock().unwrap_or_else(PoisonError::into_inner).clone(),
@@ -148,22 +196,11 @@ fn show_plan(context: &Context, plan: &Plan) -> Result<Exit> {
             "warnings": plan.warnings,
         }))?;
     } else {
-        screen.line(format!("would {}", plan.to_string().lines().next().unwrap_or_default()))?;
-        let others = others(totals.others);
-        screen.line(format!(
-            "{}, {}{others}: {}",
-            plural(totals.files, "file", "files"),
-            plural(totals.directories, "directory", "directories"),
-            ByteCount(totals.bytes),
-        ))?;
-        screen.line(match plan.start {
-            Start::Empty => "the target is empty",
-            Start::Continued => "an interrupted restore would be continued",
-            Start::Over => "the target holds files",
-        })?;
-        if plan.request.delete {
-            screen.line("what the snapshot does not hold would be removed")?;
-        }
+        // The warnings have been told.
+        let text = plan.to_string();
+        let mut lines = text.lines().filter(|line| !line.starts_with("warning: "));
+        screen.line(format!("would {}", lines.next().unwrap_or_default()))?;
+        lines.try_for_each(|line| screen.line(line))?;
     }
     Ok(if plan.gaps > 0 { Exit::Damage } else { Exit::Done })
 }
@@ -172,9 +209,11 @@ fn show(context: &Context, plan: &Plan, report: &Report) -> Result<Exit> {
     let screen = &context.screen;
     let damaged: Vec<String> =
         report.damaged.iter().map(|damaged| format!("{}: {}", damaged.path, damaged.error)).collect();
+    // In JSON the one error is the last line.
+    let bad = if screen.json { "warning" } else { "error" };
     for (label, sentences, all) in [
-        ("error", &damaged, report.damaged_count),
-        ("error", &report.differences, report.differences_count),
+        (bad, &damaged, report.damaged_count),
+        (bad, &report.differences, report.differences_count),
         ("warning", &report.losses, report.losses_count),
         ("note", &report.renamed, report.renamed_count),
     ] {
@@ -228,6 +267,11 @@ fn lines(context: &Context, plan: &Plan, report: &Report) -> Result<()> {
         ByteCount(report.bytes),
         duration(report.seconds),
     ))?;
+    screen.line(format!(
+        "fetched  {} at {}",
+        ByteCount(report.bytes_fetched),
+        rate(report.bytes.max(report.bytes_fetched), report.seconds)
+    ))?;
     if report.skipped_unchanged > 0 {
         screen.line(format!(
             "kept     {} that stood as they should",
@@ -243,7 +287,11 @@ fn lines(context: &Context, plan: &Plan, report: &Report) -> Result<()> {
     if !report.omitted.is_empty() {
         let omitted: Vec<String> =
             report.omitted.iter().map(|(what, times)| format!("{what} ({})", count(*times))).collect();
-        screen.line(format!("left out without root's rights: {}", omitted.join(", ")))?;
+        let why = match plan.request.privileged {
+            true => "another owner has them now",
+            false => "as asked",
+        };
+        screen.line(format!("left out {}: {why}", omitted.join(", ")))?;
     }
     let path = plan.request.path.as_deref().unwrap_or(b"/");
     screen.line(format!(
@@ -257,7 +305,8 @@ fn lines(context: &Context, plan: &Plan, report: &Report) -> Result<()> {
 /// What is worst decides.
 pub(super) fn verdict(report: &Report) -> Result<Exit> {
     if report.store_failed {
-        return Err(Failure::new(Exit::Failed, "the store failed, and files are missing or incomplete"));
+        return Err(Failure::new(Exit::Failed, "the store failed, and files are missing or incomplete")
+            .hint("once the store answers, the same command continues the restore"));
     }
     if report.damaged_count > 0 {
         let files = plural(report.damaged_count, "file is", "files are");
@@ -266,11 +315,15 @@ pub(super) fn verdict(report: &Report) -> Result<Exit> {
     }
     if report.differences_count > 0 {
         let files = plural(report.differences_count, "difference", "differences");
-        return Err(Failure::new(Exit::Failed, format!("the target does not hold what was restored: {files}")));
+        let sentence = format!("the target does not hold what was restored: {files}");
+        return Err(Failure::new(Exit::Failed, sentence).hint(
+            "look whether something else writes there, then restore again with --overwrite if-changed --verify",
+        ));
     }
     if report.losses_count > 0 {
         let losses = plural(report.losses_count, "attribute or entry", "attributes or entries");
-        return Err(Failure::new(Exit::Losses, format!("{losses} could not be set")));
+        return Err(Failure::new(Exit::Losses, format!("{losses} could not be set"))
+            .hint("the warnings above name them; root, and a file system that knows them, can set all"));
     }
     Ok(Exit::Done)
 }

@@ -1,11 +1,15 @@
 //! What a command shows: data on standard output, talk on standard error.
 //!
-//! Owns both streams, colour, and the terminal's width. Refuses meaning in colour alone, and panics on a closed pipe: whoever
+//! Owns both streams, colour, and the terminal's width. With `--json` each line of talk is a JSON object, whose one or first key says
+//! what it is: `note`, `warning`, `hint`, `said` (a command whose output is saved), `error`. Refuses meaning in colour alone, and panics on a closed pipe: whoever
 //! stopped reading has seen enough, and the work ends as it would have.
 
 use std::io::{self, BufWriter, IsTerminal, Stdout, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use clap::ColorChoice;
+use serde_json::{Map, Value, json};
 
 use super::exit::Exit;
 use super::failure::{Failure, Result};
@@ -22,21 +26,45 @@ pub struct Screen {
     out: Mutex<BufWriter<Stdout>>,
     closed: AtomicBool,
     /// Whether the line at the cursor is one that progress drew and may wipe.
-    drawn: AtomicBool,
+    drawn: Arc<AtomicBool>,
+}
+
+/// Whether talk is JSON, for whoever talks when there is no screen at hand: a signal's handler.
+static TALKS_JSON: AtomicBool = AtomicBool::new(false);
+
+/// What was said of colour, in the order of what wins: `--no-color`, `NO_COLOR`, a terminal that knows none, `CLICOLOR_FORCE`, `CLICOLOR`.
+pub fn color_choice(no_color: bool) -> ColorChoice {
+    let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let never = no_color || variable("NO_COLOR").is_some() || is_dumb();
+    match (never, variable("CLICOLOR_FORCE").as_deref(), variable("CLICOLOR").as_deref()) {
+        (true, _, _) => ColorChoice::Never,
+        (false, Some(force), _) if force != "0" => ColorChoice::Always,
+        (false, _, Some("0")) => ColorChoice::Never,
+        _ => ColorChoice::Auto,
+    }
+}
+
+/// A terminal that only prints: it would show what moves the cursor and wipes lines.
+fn is_dumb() -> bool {
+    std::env::var_os("TERM").is_some_and(|term| term == "dumb")
 }
 
 impl Screen {
     pub fn new(json: bool, quiet: bool, verbose: u8, no_color: bool) -> Self {
-        let wanted = !no_color && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        TALKS_JSON.store(json, Ordering::Relaxed);
+        let color = match color_choice(no_color) {
+            ColorChoice::Always => true,
+            ColorChoice::Never => false,
+            ColorChoice::Auto => io::stderr().is_terminal(),
+        };
         Self {
             json,
             quiet,
             verbose,
-            color: wanted && !dumb && io::stderr().is_terminal(),
+            color: color && !json,
             out: Mutex::new(BufWriter::with_capacity(BUFFER_BYTES, io::stdout())),
             closed: AtomicBool::new(false),
-            drawn: AtomicBool::new(false),
+            drawn: Arc::new(AtomicBool::new(false)),
         }
     }
 
@@ -85,7 +113,20 @@ impl Screen {
     /// Talk, unless it was asked to be quiet.
     pub fn say(&self, text: impl AsRef<str>) {
         if !self.quiet {
-            self.talk(text.as_ref());
+            match self.json {
+                true => self.labelled("note", text.as_ref()),
+                false => self.talk(text.as_ref()),
+            }
+        }
+    }
+
+    /// Shows what a command says, from any thread.
+    pub fn listener(&self) -> impl Fn(&str) + Send + Sync + 'static {
+        let (drawn, json) = (Arc::clone(&self.drawn), self.json);
+        move |text| {
+            let wipe = if drawn.swap(false, Ordering::Relaxed) { WIPE } else { "" };
+            let text = if json { json!({ "said": text }).to_string() } else { text.to_owned() };
+            let _ = writeln!(io::stderr().lock(), "{wipe}{text}");
         }
     }
 
@@ -101,6 +142,9 @@ impl Screen {
     }
 
     pub fn fail(&self, failure: &Failure) {
+        if self.json {
+            return self.talk(&failure.to_json().to_string());
+        }
         if let Some(preface) = &failure.preface {
             self.talk(preface);
         }
@@ -111,6 +155,10 @@ impl Screen {
 
     /// `label: text`, the label in its colour.
     pub fn labelled(&self, label: &str, text: &str) {
+        if self.json {
+            let fields: Map<String, Value> = [(label.replace(' ', "_"), json!(text))].into_iter().collect();
+            return self.talk(&Value::Object(fields).to_string());
+        }
         let paint = match label {
             "error" => "\x1b[1;31m",
             "warning" => "\x1b[1;33m",
@@ -126,7 +174,7 @@ impl Screen {
     fn talk(&self, text: &str) {
         // On a terminal the two streams are one page: what was said first stands first. An error shows again at the end.
         let _ = self.flush();
-        let wipe = if self.drawn.swap(false, Ordering::Relaxed) { "\r\x1b[K" } else { "" };
+        let wipe = if self.drawn.swap(false, Ordering::Relaxed) { WIPE } else { "" };
         // Nobody is left to be told that nobody can be told.
         let _ = writeln!(io::stderr().lock(), "{wipe}{text}");
     }
@@ -135,14 +183,15 @@ impl Screen {
     pub fn draw(&self, text: &str) {
         self.drawn.store(true, Ordering::Relaxed);
         let mut err = io::stderr().lock();
-        let _ = write!(err, "\r{text}\x1b[K").and_then(|()| err.flush());
+        // Without wrapping, should the terminal be narrower than it was a moment ago.
+        let _ = write!(err, "\x1b[?7l\r{text}\x1b[K\x1b[?7h").and_then(|()| err.flush());
     }
 
     /// Takes the progress line away.
     pub fn wipe(&self) {
         if self.drawn.swap(false, Ordering::Relaxed) {
             let mut err = io::stderr().lock();
-            let _ = write!(err, "\r\x1b[K").and_then(|()| err.flush());
+            let _ = write!(err, "{WIPE}").and_then(|()| err.flush());
         }
     }
 }
@@ -151,9 +200,21 @@ impl Screen {
 #[error("the output cannot be written")]
 struct OutputError(#[source] io::Error);
 
-/// Columns of the terminal behind standard error; none if there is no terminal.
+/// Goes back to the line's start and empties it.
+const WIPE: &str = "\r\x1b[K";
+
+/// Tells of a signal, on a line of its own whatever stands at the cursor.
+pub fn tell_of_signal(text: &str) {
+    let mut err = io::stderr().lock();
+    let _ = match TALKS_JSON.load(Ordering::Relaxed) {
+        true => writeln!(err, "{}", json!({ "note": text })),
+        false => writeln!(err, "\n{text}"),
+    };
+}
+
+/// Columns of the terminal behind standard error; none if there is no terminal, or none that can wipe a line.
 pub fn progress_width() -> Option<usize> {
-    width_of(&io::stderr())
+    if is_dumb() { None } else { width_of(&io::stderr()) }
 }
 
 /// Columns of the terminal behind standard output; none if there is no terminal.

@@ -71,7 +71,8 @@ impl Latest {
         if snapshot != "latest" && !self.filter.is_empty() {
             return Err(Failure::usage(
                 "--policy, --writer, --host, --path and --tag narrow `latest`; an id needs none of them",
-            ));
+            )
+            .hint("write latest, or leave them out"));
         }
         Ok(Selection { skip_unreadable: self.skip_unreadable, ..self.filter.selection(repository)? })
     }

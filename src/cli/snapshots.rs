@@ -139,7 +139,7 @@ fn grouped<'s>(
 }
 
 fn paths(body: &ManifestBody) -> String {
-    body.sources.iter().map(|source| escape(&source.name)).collect::<Vec<_>>().join(", ")
+    body.sources.iter().flat_map(|source| source.paths()).map(escape).collect::<Vec<_>>().join(", ")
 }
 
 fn show(
@@ -283,7 +283,7 @@ fn to_json(repository: &Repository, snapshot: &Snapshot) -> Result<Value> {
         "host": body.map(|body| &body.host),
         "user": body.map(|body| &body.user),
         "policy": body.and_then(|body| body.policy.as_ref()),
-        "paths": body.map(|body| body.sources.iter().map(|source| bytes_json(&source.name)).collect::<Vec<_>>()),
+        "paths": body.map(|body| body.sources.iter().flat_map(|source| source.paths()).map(bytes_json).collect::<Vec<_>>()),
         "tags": body.map(|body| &body.tags),
         "outcome": body.map(outcome),
         "files": counts.map(|counts| counts.files),

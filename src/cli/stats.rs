@@ -320,6 +320,9 @@ fn table(screen: &Screen, by: By, holders: &[Holder], shares: &Shares) -> Result
         row[6] = "(no snapshot)".to_owned();
         table.row(row);
     }
+    if matches!(by, By::Snapshot) {
+        table.drop_column("Snapshots");
+    }
     table.fit(output_width(), 20, &["Files", "Snapshots", "Different"]);
     for line in table.lines(output_width()) {
         screen.line(line)?;

@@ -9,6 +9,7 @@ use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use crate::names::escape;
 use crate::pack::{entry, record};
+use crate::units::ByteCount;
 
 const GAP: usize = 2;
 
@@ -183,6 +184,11 @@ pub fn duration(seconds: f64) -> String {
         3600..86_400 => format!("{} h {:02} m", whole / 3600, whole / 60 % 60),
         _ => format!("{} d {:02} h", whole / 86_400, whole / 3600 % 24),
     }
+}
+
+/// Bytes a second over a span, as `12.3 MiB/s`.
+pub fn rate(bytes: u64, seconds: f64) -> String {
+    format!("{}/s", ByteCount((bytes as f64 / seconds.max(0.001)) as u64))
 }
 
 /// An instant from a record; a time beyond what calendars know stands at their end.

@@ -35,6 +35,8 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<Exit> {
     let look = || progress::Seen {
         bytes: watched.bytes.load(Ordering::Relaxed),
         bytes_total: Some(watched.bytes_total.load(Ordering::Relaxed)).filter(|total| *total > 0),
+        guessed: false,
+        bytes_new: None,
         things: plural(watched.packs.load(Ordering::Relaxed), "pack", "packs"),
         problems: watched.findings.load(Ordering::Relaxed),
         current: String::new(),

@@ -19,8 +19,8 @@ use crate::pack::record;
 use crate::policy::{RepositoryConfig, SecretRef};
 use crate::repository::{self, Access, Hint, Repository, Selection};
 use crate::seal::key::Role;
-use crate::store::Class;
 use crate::store::probe::{self, StoreMode};
+use crate::store::{Class, cached};
 use crate::{backup, drill, restore};
 
 /// The store is probed again after so long.
@@ -108,7 +108,8 @@ impl Failure {
 
 fn open(config: &RepositoryConfig, key: &SecretRef, cache: &Path) -> Result<Repository, Failure> {
     let key = secret::key(key)?;
-    let repository = Repository::open(place::open(config)?, key)?;
+    let store = cached::near(place::open(config)?, Some(cache.to_owned()), key.repository());
+    let repository = Repository::open(store, key)?;
     keep_probed(&repository, cache)?;
     Ok(repository)
 }
@@ -165,7 +166,7 @@ fn backup_of(task: &Task, run: &RunContext) -> Result<RunReport, Failure> {
         policy: Some(policy.name.to_string()),
         keep_wish: (repository.role() != Role::Admin).then(|| policy.keep.to_string()),
         allow_unreadable: policy.allow_unreadable.clone(),
-        workers: 0,
+        ..backup::Request::default()
     };
     let control = backup::Control { cancel: run.cancel.clone(), ..Default::default() };
     let progress = control.progress.clone();

@@ -188,7 +188,7 @@ fn draw(
                     newest = Some((place, entry.path.clone()));
                     restore::landed(&path, false)
                 }
-                SourceKind::Filesystem => path.clone(),
+                SourceKind::Filesystem | SourceKind::Selection | SourceKind::Stream => path.clone(),
             };
             let sampled = Sampled { path, landed, entry };
             match drawn.get_mut(place) {

@@ -197,6 +197,9 @@ pub struct Source {
     /// A leaf (base empty) with the directories above the source, relative to `/`.
     #[n(3)]
     pub ancestors: ByteVec,
+    /// Of a selection: absolute paths that hold all of what was asked for, few of them.
+    #[n(4)]
+    pub selected: Option<Vec<ByteVec>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
@@ -206,6 +209,12 @@ pub enum SourceKind {
     Filesystem,
     #[n(1)]
     Bucket,
+    /// Paths beneath `/` that were asked for one by one, with the directories that lead to them: what else those directories held is not known.
+    #[n(2)]
+    Selection,
+    /// One file that came as a stream.
+    #[n(3)]
+    Stream,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]

@@ -32,6 +32,11 @@ pub trait NodeSink {
 pub trait NodeSource {
     type Error: From<NodeError>;
     fn tree_node(&self, id: &ChunkId) -> Result<Arc<Vec<u8>>, Self::Error>;
+
+    /// Says which nodes will be asked for soon, one after the other.
+    fn ahead(&self, nodes: &mut dyn Iterator<Item = &ChunkId>) {
+        let _ = nodes;
+    }
 }
 
 /// A node whose bytes are those of its id and yet make no sense.
@@ -212,6 +217,8 @@ pub struct TreeReader<'a, S: NodeSource> {
     place: usize,
     /// The last path of the leaf before: a tree out of order ends here.
     last: Option<TreePath>,
+    /// It looks for one place yet: what lies beside the way is not wanted.
+    seeking: bool,
 }
 
 impl<'a, S: NodeSource> TreeReader<'a, S> {
@@ -225,12 +232,12 @@ impl<'a, S: NodeSource> TreeReader<'a, S> {
             bytes: root.bytes,
         };
         let stack = vec![(Arc::new(vec![child]), 0, root.level)];
-        Self { source, stack, leaf: Vec::new(), leaf_ref: None, place: 0, last: None }
+        Self { source, stack, leaf: Vec::new(), leaf_ref: None, place: 0, last: None, seeking: false }
     }
 
     /// A reader that begins at the first entry at or after `path`.
     pub fn starting_at(source: &'a S, root: &Root, path: &TreePath) -> Result<Self, S::Error> {
-        let mut reader = Self::new(source, root);
+        let mut reader = Self { seeking: true, ..Self::new(source, root) };
         while let Some((children, next, _)) = reader.stack.last_mut() {
             // The last child that begins at or before the path may hold it.
             let after = children.partition_point(|child| child.first <= *path);
@@ -243,6 +250,7 @@ impl<'a, S: NodeSource> TreeReader<'a, S> {
                 break;
             }
         }
+        reader.seeking = false;
         Ok(reader)
     }
 
@@ -279,6 +287,9 @@ impl<'a, S: NodeSource> TreeReader<'a, S> {
                     return Err(wrong(Malformed("a tree is too deep")));
                 }
                 let children = decode_inner(&bytes, level, &child.base()).map_err(wrong)?;
+                if !self.seeking {
+                    self.source.ahead(&mut children.iter().map(|child| &child.id));
+                }
                 self.stack.push((Arc::new(children), 0, level - 1));
             }
             return Ok(true);

@@ -57,6 +57,24 @@ fn four_lines_are_a_policy() {
 }
 
 #[test]
+fn a_bucket_is_a_source_by_itself_or_beside_paths() {
+    let main = "[repository.main]\nurl = \"file:///srv/backup/\"\nkey = \"cred:main\"\n";
+    let checked = |source: &str| {
+        let text =
+            format!("[policy.home]\nsource = {source}\nrepo = \"main\"\nschedule = \"daily 02:00\"\nkeep = \"7d\"\n");
+        check_texts(&sources(&[("lifeboat.toml", main), ("policies/home.toml", &text)]))
+    };
+    let config = checked("[\"s3://photos/2026\", \"/srv/home\", \"s3://photos/2026/\"]").unwrap();
+    let source = &config.policies[&"home".parse().unwrap()].source;
+    assert_eq!(source.paths, [Path::new("/srv/home")]);
+    assert_eq!(source.buckets.iter().map(ToString::to_string).collect::<Vec<_>>(), ["s3://photos/2026"]);
+    assert!(checked("\"gs://photos\"").is_ok());
+    for bad in ["\"s3://\"", "\"ftp://host/x\"", "\"file:///srv\"", "[]"] {
+        assert!(checked(bad).is_err(), "{bad}");
+    }
+}
+
+#[test]
 fn a_bucket_has_settings_and_its_credentials_are_references() {
     let main = r#"
         [repository.cloud]

@@ -1,13 +1,14 @@
 //! Chunks and nodes from their packs, checked against their ids.
 //!
-//! Owns opening of packs and frames. Memory: at most `CACHE_BYTES` of decoded frames for each reader and `PACKS_MAX` open pack keys.
+//! Owns opening of packs and frames. Metadata packs are read from this host's copies, where it keeps any: they are brought whole, those that a walk will come to
+//! next ahead of it. Memory: at most `CACHE_BYTES` of decoded frames for each reader and `PACKS_MAX` open pack keys.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{Error, Index, Repository, Result};
 use crate::names::{ChunkId, PackId, WriterId};
-use crate::pack::container::{FrameOpener, Owner, PackError, PackHead};
+use crate::pack::container::{FrameOpener, Owner, PackError, PackHead, PackKind};
 use crate::pack::keys;
 use crate::pack::list::ListSource;
 use crate::pack::run::{Location, PackRow};
@@ -19,30 +20,60 @@ use crate::seal::stanza::To;
 /// Decoded frames kept by one reader of nodes.
 const CACHE_BYTES: usize = 16 << 20;
 const PACKS_MAX: usize = 4096;
+/// Bytes of packs that are brought ahead at a time: whoever looks at one directory does not fetch the names of all.
+const AHEAD_BYTES: u64 = 64 << 20;
 
-/// Keys of packs that were opened, so that each stanza is opened once.
+/// Keys of packs that were opened, so that each stanza is opened once, and each head read once.
 #[derive(Default)]
-pub struct PackKeys(Mutex<HashMap<PackId, FrameOpener>>);
+pub struct PackKeys(Mutex<HashMap<PackId, Arc<Mutex<Option<FrameOpener>>>>>);
+
+/// Bytes that begin with a pack's head, and what was read beside them; none if the pack was open already.
+pub type Along<T> = Option<(Vec<u8>, T)>;
 
 impl PackKeys {
     /// The cipher of a pack's frames. Reads the pack's head if it was not open yet.
     pub fn opener(&self, repository: &Repository, pack: &PackRow) -> Result<FrameOpener> {
-        if let Some(opener) = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&pack.id) {
-            return Ok(opener.clone());
+        let head = || Ok((read_pack(repository, pack, 0..pack.kind.head_bytes() as u64)?, ()));
+        Ok(self.opener_or(repository, pack, head)?.0)
+    }
+
+    /// The same; but if the pack was not open yet, `read` brings bytes that begin with its head, and what it brings beside them comes back, too.
+    /// Others who ask for the same pack wait meanwhile.
+    pub fn opener_or<T>(
+        &self,
+        repository: &Repository,
+        pack: &PackRow,
+        read: impl FnOnce() -> Result<(Vec<u8>, T)>,
+    ) -> Result<(FrameOpener, Along<T>)> {
+        let cell = {
+            let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            if open.len() >= PACKS_MAX && !open.contains_key(&pack.id) {
+                open.clear();
+            }
+            open.entry(pack.id).or_default().clone()
+        };
+        let mut cell = cell.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(opener) = &*cell {
+            return Ok((opener.clone(), None));
         }
-        let head = read_pack(repository, pack, 0..pack.kind.head_bytes() as u64)?;
-        let opener = open_head(repository, pack, &head)?;
-        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if open.len() >= PACKS_MAX {
-            open.clear();
-        }
-        open.insert(pack.id, opener.clone());
-        Ok(opener)
+        let (bytes, rest) = read()?;
+        let opener = open_head(repository, pack, &bytes)?;
+        *cell = Some(opener.clone());
+        Ok((opener, Some((bytes, rest))))
+    }
+
+    /// Forgets a pack whose head came from a bad copy.
+    fn forget(&self, pack: PackId) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&pack);
     }
 }
 
 fn read_pack(repository: &Repository, pack: &PackRow, range: std::ops::Range<u64>) -> Result<Vec<u8>> {
-    match repository.store.get_range(&keys::pack(pack.kind, pack.id), range) {
+    let key = keys::pack(pack.kind, pack.id);
+    if pack.kind == PackKind::Metadata {
+        repository.store.bring(&[(key.clone(), pack.size)]);
+    }
+    match repository.store.get_range(&key, range) {
         Err(error) if error.is_not_found() => Err(Error::PackMissing { pack: pack.id }),
         Err(error) if error.class == crate::store::Class::Short => Err(Error::Pack {
             pack: pack.id,
@@ -158,6 +189,34 @@ impl<'a> ChunkReader<'a> {
         &self.ids
     }
 
+    /// Drops this host's copy of a pack that was found bad. True: the store is worth asking.
+    fn forget_copy(&self, pack: &PackRow) -> bool {
+        let copies = self.repository.store.copies().filter(|_| pack.kind == PackKind::Metadata);
+        let forgotten = copies.is_some_and(|copies| copies.forget(&keys::pack(pack.kind, pack.id)));
+        if forgotten {
+            self.packs.forget(pack.id);
+        }
+        forgotten
+    }
+
+    /// Has copies brought of the packs that hold these nodes, which will be read soon. What cannot be had is told to whoever reads it.
+    pub fn bring(&self, nodes: &mut dyn Iterator<Item = &ChunkId>) {
+        let Some(copies) = self.repository.store.copies().filter(|copies| copies.work()) else { return };
+        let (mut seen, mut wanted, mut bytes) = (HashSet::new(), Vec::new(), 0);
+        for place in nodes.filter_map(|id| self.index.locate(id).ok().flatten()) {
+            let pack = place.pack;
+            let key = keys::pack(pack.kind, pack.id);
+            if pack.kind == PackKind::Metadata && seen.insert(pack.id) && !copies.has(&key) {
+                bytes += pack.size;
+                wanted.push((key, pack.size));
+                if bytes >= AHEAD_BYTES {
+                    break;
+                }
+            }
+        }
+        self.repository.store.bring(&wanted);
+    }
+
     /// The plaintext of a file's chunk.
     pub fn data(&self, id: &ChunkId) -> Result<Vec<u8>> {
         self.read(id, ChunkKind::Data).map(Arc::unwrap_or_clone)
@@ -199,7 +258,11 @@ impl<'a> ChunkReader<'a> {
             return Ok(frame);
         }
         let mut plain = Vec::new();
-        fetch_frame(self.repository, &self.packs, codec, place, &mut plain)?;
+        let mut fetch = || fetch_frame(self.repository, &self.packs, codec, place, &mut plain);
+        match fetch() {
+            Err(error) if error.is_damage() && self.forget_copy(&place.pack) => fetch()?,
+            fetched => fetched?,
+        }
         let frame = Arc::new(plain);
         cache.put(key, frame.clone());
         Ok(frame)
@@ -210,6 +273,10 @@ impl NodeSource for ChunkReader<'_> {
     type Error = Error;
     fn tree_node(&self, id: &ChunkId) -> Result<Arc<Vec<u8>>> {
         self.read(id, ChunkKind::Tree)
+    }
+
+    fn ahead(&self, nodes: &mut dyn Iterator<Item = &ChunkId>) {
+        self.bring(nodes);
     }
 }
 

@@ -1,24 +1,22 @@
 //! The index of a repository: every run that counts, opened where it lies.
 //!
-//! Owns which runs are read, their signatures, a bounded cache of blocks, and the merging of a writer's own runs. Memory: the filters and fences of
-//! the runs, and at most `CACHE_BLOCKS` blocks; entries stay in the store.
+//! Owns which runs are read, a bounded cache of blocks, and the merging of a writer's own runs (`fetch` owns their signatures). Memory: the filters and fences
+//! of the runs, and at most `CACHE_BLOCKS` blocks; entries stay in the store, or in the copies that this host keeps of it.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::{Error, Repository, Result};
+use super::fetch::{self, Held, Room};
+use super::{Error, Repository, Result, each};
 use crate::names::{ChunkId, GroupId, ObjectKey, WriterId};
 use crate::pack::keys::{self, Meaning};
 use crate::pack::run::{self, BLOCK_BYTES, Blocks, Location, Run, RunError, RunName};
-use crate::seal::object::{
-    Envelope, Identity, ObjectError, ObjectKind, Sealing, SegmentOpener, SignedBy, segment_range,
-};
+use crate::seal::object::{Identity, ObjectError, ObjectKind, Sealing, SegmentOpener, SignedBy, segment_range};
 use crate::store::{Create, Store};
 
 /// Blocks kept decrypted, shared by all runs: 8 MiB.
 const CACHE_BLOCKS: usize = 2048;
-/// Objects up to this size stay in memory, sealed, once they were verified.
-const KEEP_BYTES: usize = 128 << 10;
 /// So many own runs of one size class become one.
 const MERGE_RUNS: usize = 8;
 
@@ -64,8 +62,10 @@ pub struct SealedRun {
     pub size: u64,
     pub group: GroupId,
     opener: SegmentOpener,
-    /// The object itself, if it is small.
-    kept: Option<Vec<u8>>,
+    /// What this process has of the object.
+    held: Held,
+    /// The copy on this host is bad: the store has the bytes.
+    doubted: AtomicBool,
     cache: Arc<Mutex<BlockCache>>,
     number: u32,
 }
@@ -84,13 +84,27 @@ impl Blocks for SealedRun {
         }
         let damaged = |cause| Error::Damaged { key: self.key.clone(), cause };
         let (range, segments) = segment_range(self.size, number).ok_or_else(|| damaged(ObjectError::Short))?;
-        let mut stored = match &self.kept {
-            Some(bytes) => bytes[range.start as usize..range.end as usize].to_vec(),
-            None => self.store.get_range(&self.key, range)?,
+        let open = |mut stored: Vec<u8>| -> Result<Vec<u8>> {
+            let len = self.opener.open(number, segments, &mut stored).map_err(damaged)?.len();
+            stored.truncate(len);
+            Ok(stored)
         };
-        let len = self.opener.open(number, segments, &mut stored).map_err(damaged)?.len();
-        stored.truncate(len);
-        let block = Arc::new(stored);
+        let near = match &self.held {
+            Held::Bytes(bytes) => Some(open(bytes[range.start as usize..range.end as usize].to_vec())?),
+            Held::Copy(copy) if !self.doubted.load(Ordering::Relaxed) => {
+                let opened = copy.read(range.clone()).ok().and_then(|stored| open(stored).ok());
+                if opened.is_none() {
+                    self.doubted.store(true, Ordering::Relaxed);
+                    self.store.copies().map(|copies| copies.forget(&self.key));
+                }
+                opened
+            }
+            Held::Copy(_) | Held::Nothing => None,
+        };
+        let block = Arc::new(match near {
+            Some(block) => block,
+            None => open(self.store.get_range(&self.key, range)?)?,
+        });
         self.cache.lock().unwrap_or_else(PoisonError::into_inner).put(place, block.clone());
         Ok(block)
     }
@@ -101,6 +115,8 @@ pub struct Index {
     runs: Vec<Arc<Run<SealedRun>>>,
     cache: Arc<Mutex<BlockCache>>,
     opened: u32,
+    /// For whole runs in memory.
+    room: Arc<Room>,
 }
 
 fn run_error(run: &SealedRun, error: RunError<Error>) -> Error {
@@ -113,91 +129,99 @@ fn run_error(run: &SealedRun, error: RunError<Error>) -> Error {
 impl Index {
     /// An index of nothing.
     pub fn empty() -> Self {
-        Self { runs: Vec::new(), cache: Arc::default(), opened: 0 }
+        Self { runs: Vec::new(), cache: Arc::default(), opened: 0, room: Arc::default() }
     }
 
     /// The same runs once more, filters and blocks in the same memory; what is added to one is not in the other.
     pub fn share(&self) -> Self {
-        Self { runs: self.runs.clone(), cache: self.cache.clone(), opened: self.opened }
+        Self { runs: self.runs.clone(), cache: self.cache.clone(), opened: self.opened, room: self.room.clone() }
     }
 
     /// Opens every run of `scope` that no segment replaces. `refused` receives what does not verify, and the rest is used.
     pub fn load(repository: &Repository, scope: Scope, refused: &mut dyn FnMut(Error)) -> Result<Self> {
         let mut index = Self::empty();
-        let mut names: Vec<RunName> = repository
+        let wanted = |name: &RunName| match scope {
+            Scope::Read => true,
+            Scope::Write { writer, .. } => name.session.writer() == writer || name.epoch.is_none(),
+        };
+        let mut named: Vec<(RunName, u64)> = repository
             .store
             .list(keys::INDEX)?
             .iter()
             .filter_map(|listed| match keys::parse(&listed.key) {
-                Some(Meaning::Run(name)) => Some(name),
+                Some(Meaning::Run(name)) => Some((name, listed.size)),
                 _ => None,
             })
+            .filter(|(name, _)| wanted(name))
             .collect();
+        named.sort();
         // Segments first: they say which others need no reading.
-        names.sort_by_key(|name| (name.epoch.is_some(), *name));
+        let (segments, mut rest): (Vec<_>, Vec<_>) = named.into_iter().partition(|(name, _)| name.epoch.is_none());
         let mut replaced: HashSet<RunName> = HashSet::new();
-        for name in names {
-            let own = |writer| name.session.writer() == writer;
-            let wanted = match scope {
-                Scope::Read => true,
-                Scope::Write { writer, .. } => own(writer) || name.epoch.is_none(),
-            };
-            if !wanted || replaced.contains(&name) {
-                continue;
-            }
-            match index.open(repository, name) {
-                Ok(None) => {}
-                Ok(Some(run)) => {
-                    let writer = name.session.writer();
-                    if let Scope::Write { group, writer: own } = scope {
-                        let of_other_group = group != run.source().group;
-                        // What a thief with a revoked key claims to have stored is no reason not to store it.
-                        if of_other_group || (writer != own && repository.revocation(writer)?.is_some()) {
-                            continue;
-                        }
-                    }
-                    // A writer speaks for its own runs only.
-                    replaced.extend(run.replaced().iter().filter(|old| old.session.writer() == writer));
-                    index.runs.push(Arc::new(run));
+        for round in 0..2 {
+            let names = if round == 0 { &segments } else { &rest };
+            let mut next = names.iter();
+            loop {
+                let wanted = next.by_ref().filter(|(name, _)| !replaced.contains(name)).take(repository.calls());
+                let some: Vec<(u32, RunName, u64)> =
+                    (1u32..).zip(wanted).map(|(at, (name, size))| (index.opened + at, *name, *size)).collect();
+                if some.is_empty() {
+                    break;
                 }
-                Err(error @ Error::Store(_)) if !error.is_damage() => return Err(error),
-                Err(error) => refused(error),
+                let opened = each(repository.calls(), &some, |(number, name, size)| {
+                    index.open(repository, *number, *name, Some(*size))
+                });
+                index.opened += some.len() as u32;
+                for ((_, name, _), run) in some.iter().zip(opened) {
+                    if replaced.contains(name) {
+                        continue;
+                    }
+                    match run {
+                        Ok(None) => {}
+                        Ok(Some(run)) => {
+                            let writer = name.session.writer();
+                            if let Scope::Write { group, writer: own } = scope {
+                                let of_other_group = group != run.source().group;
+                                // What a thief with a revoked key claims to have stored is no reason not to store it.
+                                if of_other_group || (writer != own && repository.revocation(writer)?.is_some()) {
+                                    continue;
+                                }
+                            }
+                            // A writer speaks for its own runs only.
+                            replaced.extend(run.replaced().iter().filter(|old| old.session.writer() == writer));
+                            index.runs.push(Arc::new(run));
+                        }
+                        Err(error @ Error::Store(_)) if !error.is_damage() => return Err(error),
+                        Err(error) => refused(error),
+                    }
+                }
             }
+            rest.retain(|(name, _)| !replaced.contains(name));
         }
         index.runs.retain(|run| !replaced.contains(&run.source().name));
         Ok(index)
     }
 
-    /// Opens one run; none if this key has no key for its group.
-    fn open(&mut self, repository: &Repository, name: RunName) -> Result<Option<Run<SealedRun>>> {
-        let writer = repository.writer(name.session.writer())?;
-        let Some(group) = repository.access.group(writer.group) else { return Ok(None) };
-        let key = keys::run(name);
-        let bytes = repository.store.get(&key)?;
-        let damaged = |cause| Error::Damaged { key: key.clone(), cause };
-        let envelope = Envelope::parse(&bytes, &key, repository.id).map_err(damaged)?;
-        let kind = if name.epoch.is_some() { ObjectKind::Delta } else { ObjectKind::Segment };
-        if envelope.header.kind != kind {
-            return Err(damaged(ObjectError::Kind(envelope.header.kind as u8)));
-        }
-        if envelope.signed_by != SignedBy::Writer(writer.id) {
-            return Err(damaged(ObjectError::Signature));
-        }
-        envelope.verify(writer.signing).map_err(damaged)?;
-        let opener = envelope.header.opener(&key, &group.index_key()).map_err(damaged)?;
-        let size = bytes.len() as u64;
-        let kept = (bytes.len() <= KEEP_BYTES).then_some(bytes);
-        self.opened += 1;
+    /// Opens one run, whose size the listing tells; none if this key has no key for its group.
+    fn open(
+        &self,
+        repository: &Repository,
+        number: u32,
+        name: RunName,
+        size: Option<u64>,
+    ) -> Result<Option<Run<SealedRun>>> {
+        let Some(fetched) = fetch::run(repository, name, size, &self.room)? else { return Ok(None) };
         let source = SealedRun {
             store: repository.store.clone(),
             name,
-            key,
-            size,
-            group: group.id,
-            opener,
-            kept,
+            key: keys::run(name),
+            size: fetched.size,
+            group: fetched.group,
+            opener: fetched.opener,
+            held: fetched.held,
+            doubted: AtomicBool::new(false),
             cache: self.cache.clone(),
-            number: self.opened,
+            number,
         };
         let key = source.key.clone();
         Run::open(source).map(Some).map_err(|error| match error {
@@ -208,7 +232,8 @@ impl Index {
 
     /// Adds a run that this process just wrote.
     pub fn add(&mut self, repository: &Repository, name: RunName) -> Result<()> {
-        if let Some(run) = self.open(repository, name)? {
+        self.opened += 1;
+        if let Some(run) = self.open(repository, self.opened, name, None)? {
             self.runs.push(Arc::new(run));
         }
         Ok(())
@@ -298,6 +323,7 @@ pub fn merge_own_runs(
             signer: &writer.signer,
         };
         let mut upload = repository.store.begin(session, u32::MAX - name.sequence)?;
+        let mut copy = repository.store.copies().and_then(|copies| copies.begin());
         let mut out = Vec::with_capacity(1 << 20);
         let mut sealing = Sealing::new(&identity, &mut out);
         let mut bytes = 0u64;
@@ -306,6 +332,9 @@ pub fn merge_own_runs(
             sealing.push(block, &mut out);
             if out.len() >= (1 << 20) - 2 * BLOCK_BYTES {
                 upload.append(&out)?;
+                if let Some(copy) = &mut copy {
+                    copy.append(&out);
+                }
                 bytes += out.len() as u64;
                 out.clear();
             }
@@ -319,8 +348,17 @@ pub fn merge_own_runs(
         sealing.finish(&identity, &footer, &mut out);
         upload.append(&out)?;
         bytes += out.len() as u64;
+        if let Some(copy) = &mut copy {
+            copy.append(&out);
+        }
         match upload.finish(&key)? {
-            Create::Created => made.push((name, bytes)),
+            Create::Created => {
+                // Signed by this process: no other proof is needed.
+                if let Some(copy) = copy {
+                    copy.keep(&key);
+                }
+                made.push((name, bytes));
+            }
             // The key holds this session's 64 random bits.
             Create::Occupied => return Err(Error::Fenced { session }),
         }

@@ -6,17 +6,21 @@
 mod access;
 mod chunks;
 mod error;
+mod fetch;
 mod host;
 mod index;
 mod init;
 mod packer;
 mod session;
 mod snapshots;
+mod together;
+mod uploads;
 mod writers;
 
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex};
 
-use crate::names::{ObjectKey, RepositoryId};
+use crate::names::{ObjectKey, RepositoryId, WriterId};
 use crate::pack::keys::{self, Meaning};
 use crate::pack::record;
 use crate::seal::key::{Key, Role};
@@ -34,6 +38,7 @@ pub use init::{Initialised, add_slot, export_writer, init, open_slot, revoke_wri
 pub use packer::{Class, Packer};
 pub use session::{Committed, WriteSession};
 pub use snapshots::{Selection, Snapshot, SnapshotState, Snapshots, Unreadable};
+pub(crate) use together::{CALLS, each};
 pub use writers::{Writer, Writers};
 
 /// Features of version 1 that this build knows; none has a name yet.
@@ -44,9 +49,11 @@ pub struct Repository {
     pub store: Arc<dyn Store>,
     pub id: RepositoryId,
     pub config: record::Config,
-    pub access: Access,
+    pub access: Arc<Access>,
     pub recipient: Recipient,
     pub writers: Writers,
+    /// Writers with a revocation in the newest listing of these.
+    revoked: Mutex<Option<HashSet<WriterId>>>,
 }
 
 impl Repository {
@@ -64,11 +71,11 @@ impl Repository {
         numbers.sort();
         let mut refused = None;
         while let Some((_, key)) = numbers.pop() {
-            match read_config(&*store, &key, &access) {
+            let read = || read_config(&*store, &key, &access);
+            match again_without_copy(&*store, &key, read) {
                 Ok((config, recipient)) => {
                     check_features(&config.read_features)?;
-                    let id = access.repository;
-                    return Ok(Self { writers: Writers::default(), store, id, config, access, recipient });
+                    return Ok(Self::of(store, config, Arc::new(access), recipient));
                 }
                 // The store's own trouble is no reason to believe in an older configuration.
                 Err(error @ Error::Store(_)) => return Err(error),
@@ -84,6 +91,27 @@ impl Repository {
             }
         }
         Err(refused.unwrap_or_else(|| Error::NotARepository { url: store.url().to_owned() }))
+    }
+
+    fn of(store: Arc<dyn Store>, config: record::Config, access: Arc<Access>, recipient: Recipient) -> Self {
+        let (id, writers, revoked) = (access.repository, Writers::default(), Mutex::default());
+        Self { store, id, config, access, recipient, writers, revoked }
+    }
+
+    /// The same repository as its store has it, whatever copies this host keeps; none: it keeps none.
+    pub fn fresh(&self) -> Option<Self> {
+        let store = self.store.fresh()?;
+        Some(Self::of(store, self.config.clone(), self.access.clone(), self.recipient.clone()))
+    }
+
+    /// How many calls should be under way at once.
+    pub(crate) fn calls(&self) -> usize {
+        if self.store.is_remote() { CALLS } else { 1 }
+    }
+
+    /// Reads an object whole and makes something of it. A bad copy on this host is dropped, and the object read once more.
+    pub(crate) fn read<T>(&self, key: &ObjectKey, open: impl Fn(&[u8]) -> Result<T>) -> Result<T> {
+        again_without_copy(&*self.store, key, || open(&self.store.get(key)?))
     }
 
     /// The writer's half of the key, or an error that says which role is needed for `what`.
@@ -146,6 +174,16 @@ impl Repository {
         };
         envelope.verify(public).map_err(damaged)?;
         Ok((envelope.signed_by, envelope.open(&self.access.repository_key).map_err(damaged)?))
+    }
+}
+
+/// What `read` makes of an object. If it finds damage, and a copy on this host was what it read, it reads what the store has.
+fn again_without_copy<T>(store: &dyn Store, key: &ObjectKey, read: impl Fn() -> Result<T>) -> Result<T> {
+    match read() {
+        Err(error) if !matches!(error, Error::Store(_)) && store.copies().is_some_and(|copies| copies.forget(key)) => {
+            read()
+        }
+        read => read,
     }
 }
 

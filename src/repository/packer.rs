@@ -7,13 +7,16 @@
 //! bytes for each chunk that is in a finished pack and in no delta yet, which `checkpoint_due` bounds at `CHECKPOINT_CHUNKS`. A pack's table counts towards
 //! its size, so that a million tiny chunks fill it too.
 //!
+//! On a store that is far away a pack that is full goes up beside the workers (`uploads`), and is noted for the next delta when its create has returned.
+//!
 //! A frame that fails its comparison takes its pack along: neither ever reaches a delta, else a later run would find its chunks and not store them again.
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::uploads::Uploads;
 use super::{Error, Repository, Result};
 use crate::names::{ChunkId, PackId, SessionId};
 use crate::pack::container::{FOOTER_BYTES, FrameOpener, Owner, PackBuilder, PackKind, Table};
@@ -21,6 +24,7 @@ use crate::pack::keys;
 use crate::pack::run::{EntryRow, FrameRow, PackRow, RunName, RunWriter};
 use crate::seal::compress::Codec;
 use crate::seal::object::{self, Identity, ObjectKind, SignedBy};
+use crate::store::copies::NewCopy;
 use crate::store::{Create, Upload};
 
 /// A delta is written after so many new chunks, so many new bytes, or so much time: an interrupted backup loses at most that.
@@ -38,8 +42,17 @@ pub enum Class {
 
 struct OpenPack {
     builder: PackBuilder,
+    stream: Stream,
+    /// Bytes at which it is closed.
+    limit: u64,
+}
+
+/// Where a pack's bytes go.
+struct Stream {
     upload: Box<dyn Upload>,
     name: blake3::Hasher,
+    /// Metadata that this host will read again at its next backup.
+    copy: Option<NewCopy>,
 }
 
 #[derive(Default)]
@@ -48,6 +61,35 @@ struct Finished {
     frames: Vec<FrameRow>,
     entries: Vec<EntryRow>,
     bytes: u64,
+}
+
+impl Stream {
+    fn append(&mut self, bytes: &[u8]) -> crate::store::Result<()> {
+        self.name.update(bytes);
+        if let Some(copy) = &mut self.copy {
+            copy.append(bytes);
+        }
+        self.upload.append(bytes)
+    }
+}
+
+impl Finished {
+    fn note(&mut self, row: PackRow, table: &Table) {
+        let pack = self.packs.len() as u32;
+        self.bytes += row.size;
+        self.packs.push(row);
+        let mut chunks = table.chunks.iter();
+        for frame in &table.frames {
+            let number = self.frames.len() as u32;
+            let (stored_len, plain_len) = (frame.stored_len, frame.plain_len);
+            self.frames.push(FrameRow { pack, offset: frame.offset, stored_len, plain_len });
+            let mut offset = 0;
+            for (id, len) in chunks.by_ref().take(frame.chunks as usize) {
+                self.entries.push(EntryRow { id: *id, frame: number, offset, len: *len });
+                offset += len;
+            }
+        }
+    }
 }
 
 /// The writing end of one session.
@@ -60,9 +102,11 @@ pub struct Packer<'a> {
     next_pack: AtomicU32,
     /// Ids that this session stores and no delta names yet: the first to claim one stores it.
     claimed: Vec<Mutex<HashSet<ChunkId>>>,
-    finished: Mutex<Finished>,
+    finished: Arc<Mutex<Finished>>,
     last_checkpoint: Mutex<Instant>,
-    pub stored_bytes: AtomicU64,
+    pub stored_bytes: Arc<AtomicU64>,
+    /// None: the store is near, and whoever fills a pack finishes it.
+    uploads: Option<Uploads>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -71,7 +115,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl<'a> Packer<'a> {
-    pub fn new(repository: &'a Repository, session: SessionId, epoch: u32) -> Self {
+    /// `cancel` is set by whoever wants the session to end.
+    pub fn new(repository: &'a Repository, session: SessionId, epoch: u32, cancel: Arc<AtomicBool>) -> Self {
         Self {
             repository,
             session,
@@ -80,9 +125,10 @@ impl<'a> Packer<'a> {
             turn: AtomicUsize::new(0),
             next_pack: AtomicU32::new(0),
             claimed: (0..SHARDS).map(|_| Mutex::default()).collect(),
-            finished: Mutex::default(),
+            finished: Arc::default(),
             last_checkpoint: Mutex::new(Instant::now()),
-            stored_bytes: AtomicU64::new(0),
+            stored_bytes: Arc::default(),
+            uploads: repository.store.is_remote().then(|| Uploads::new(cancel)),
         }
     }
 
@@ -139,12 +185,11 @@ impl<'a> Packer<'a> {
             None => self.begin(class)?,
         };
         let row = pack.builder.add(frame, plain_len, chunks);
-        pack.name.update(frame);
-        pack.upload.append(frame)?;
+        pack.stream.append(frame)?;
         if !opens(&pack.builder.frames(), row.offset, frame) {
             return Err(Error::SelfCheck);
         }
-        if pack.builder.len() + pack.builder.table_bytes() < u64::from(self.repository.config.pack_bytes) {
+        if pack.builder.len() + pack.builder.table_bytes() < pack.limit {
             *slot = Some(pack);
             return Ok(());
         }
@@ -161,48 +206,54 @@ impl<'a> Packer<'a> {
         let metadata = writer.metadata.public();
         let (builder, head) = PackBuilder::new(self.repository.id, owner, &self.repository.recipient, Some(&metadata));
         let number = self.next_pack.fetch_add(1, Ordering::Relaxed);
-        let mut upload = self.repository.store.begin(self.session, number)?;
-        upload.append(&head)?;
-        let mut name = blake3::Hasher::new();
-        name.update(&head);
-        Ok(OpenPack { builder, upload, name })
+        if let Some(uploads) = &self.uploads {
+            uploads.check()?;
+        }
+        let store = &self.repository.store;
+        let copy = store.copies().filter(|_| class == Class::Metadata).and_then(|copies| copies.begin());
+        let upload = store.begin(self.session, number)?;
+        let whole = u64::from(self.repository.config.pack_bytes);
+        // Two packs that fill alternately would be full at the same time, and the link would wait for both. With smaller ones first it has something to do
+        // sooner, and uploads follow each other.
+        let limit = match (&self.uploads, number) {
+            (Some(_), 0) => whole / 4,
+            (Some(_), 1) => whole / 2,
+            _ => whole,
+        };
+        let mut stream = Stream { upload, name: blake3::Hasher::new(), copy };
+        stream.append(&head)?;
+        Ok(OpenPack { builder, stream, limit })
     }
 
-    fn finish_pack(&self, class: Class, mut pack: OpenPack, pad: bool) -> Result<()> {
-        let table_at = pack.builder.len();
-        let (tail, table) = pack.builder.finish(pad);
-        pack.name.update(&tail);
-        pack.upload.append(&tail)?;
+    fn finish_pack(&self, class: Class, pack: OpenPack, pad: bool) -> Result<()> {
+        let OpenPack { builder, mut stream, .. } = pack;
+        let table_at = builder.len();
+        let (tail, table) = builder.finish(pad);
+        stream.append(&tail)?;
         let kind = match class {
             Class::Data => PackKind::Data,
             Class::Metadata => PackKind::Metadata,
         };
         debug_assert!(tail.len() > FOOTER_BYTES);
-        let row = PackRow { id: PackId(*pack.name.finalize().as_bytes()), kind, size: table_at + tail.len() as u64 };
-        match pack.upload.finish(&keys::pack(kind, row.id))? {
-            // The name is the hash of bytes under a key that was just drawn: whoever stands there stores these very bytes.
-            Create::Created | Create::Occupied => {}
-        }
-        self.stored_bytes.fetch_add(row.size, Ordering::Relaxed);
-        self.note(row, &table);
-        Ok(())
-    }
-
-    fn note(&self, row: PackRow, table: &Table) {
-        let mut finished = lock(&self.finished);
-        let pack = finished.packs.len() as u32;
-        finished.bytes += row.size;
-        finished.packs.push(row);
-        let mut chunks = table.chunks.iter();
-        for frame in &table.frames {
-            let number = finished.frames.len() as u32;
-            let (stored_len, plain_len) = (frame.stored_len, frame.plain_len);
-            finished.frames.push(FrameRow { pack, offset: frame.offset, stored_len, plain_len });
-            let mut offset = 0;
-            for (id, len) in chunks.by_ref().take(frame.chunks as usize) {
-                finished.entries.push(EntryRow { id: *id, frame: number, offset, len: *len });
-                offset += len;
+        let row = PackRow { id: PackId(*stream.name.finalize().as_bytes()), kind, size: table_at + tail.len() as u64 };
+        let (finished, stored) = (self.finished.clone(), self.stored_bytes.clone());
+        let Stream { upload, copy, .. } = stream;
+        let finish = move || -> crate::store::Result<()> {
+            let key = keys::pack(kind, row.id);
+            match upload.finish(&key)? {
+                // The name is the hash of bytes under a key that was just drawn: whoever stands there stores these very bytes.
+                Create::Created | Create::Occupied => {}
             }
+            if let Some(copy) = copy {
+                copy.keep(&key);
+            }
+            stored.fetch_add(row.size, Ordering::Relaxed);
+            lock(&finished).note(row, &table);
+            Ok(())
+        };
+        match &self.uploads {
+            Some(uploads) => Ok(uploads.start(row.size, finish)?),
+            None => finish().map_err(Error::Store),
         }
     }
 
@@ -215,7 +266,7 @@ impl<'a> Packer<'a> {
             || (due && !finished.packs.is_empty())
     }
 
-    /// Finishes every open pack; the last one is padded.
+    /// Finishes every open pack, padded; none is under way when this returns.
     pub fn finish_packs(&self) -> Result<()> {
         for (place, class) in [(0, Class::Data), (1, Class::Data), (2, Class::Metadata)] {
             let pack = lock(&self.open[place]).take();
@@ -223,7 +274,20 @@ impl<'a> Packer<'a> {
                 self.finish_pack(class, pack, true)?;
             }
         }
-        Ok(())
+        self.land()
+    }
+
+    /// Finishes what a session that ends early should not have done in vain. Far away, what is not yet under way would take longer than whoever cancelled
+    /// wants to wait.
+    pub fn end_early(&self) -> Result<()> {
+        match self.uploads {
+            Some(_) => self.land(),
+            None => self.finish_packs(),
+        }
+    }
+
+    fn land(&self) -> Result<()> {
+        Ok(self.uploads.as_ref().map_or(Ok(()), Uploads::land)?)
     }
 
     /// Writes a delta of the packs finished since the last one; none if there is nothing to tell. The caller adds it to its index, and then calls
@@ -291,7 +355,6 @@ mod tests {
     use crate::names::WriterId;
     use crate::repository::init;
     use crate::store::memory::MemoryStore;
-    use std::sync::Arc;
 
     fn repository() -> Repository {
         let store = Arc::new(MemoryStore::default());
@@ -310,7 +373,7 @@ mod tests {
     #[test]
     fn a_frame_that_does_not_open_reaches_no_delta() {
         let repository = repository();
-        let packer = Packer::new(&repository, session(), 0);
+        let packer = Packer::new(&repository, session(), 0, Arc::default());
         store(&packer, b"whole", &[(ChunkId([1; 32]), 5)]).unwrap();
         packer.turn.store(0, Ordering::Relaxed);
         let mut frame = b"\0bent".to_vec();
@@ -324,7 +387,7 @@ mod tests {
     #[test]
     fn tiny_chunks_fill_a_pack_by_its_table() {
         let repository = repository();
-        let packer = Packer::new(&repository, session(), 0);
+        let packer = Packer::new(&repository, session(), 0, Arc::default());
         let chunks: Vec<(ChunkId, u32)> =
             (0..40_000u32).map(|n| (ChunkId(*blake3::hash(&n.to_le_bytes()).as_bytes()), 1)).collect();
         for _ in 0..30 {

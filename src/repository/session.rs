@@ -11,6 +11,10 @@
 //! 7. read the newest epoch: the commit counts if the boundary has not passed it by;
 //! 8. remove the session's records.
 //!
+//! On a store that is far away, calls of one step that do not need each other are made beside each other, and none of another step: the listings of 1, with
+//! that of the snapshots whose trees the record pins; and after the record stands, its second create (whether the store keeps writers apart), 3, and the
+//! listing of sessions.
+//!
 //! A slot that is taken by anything else ends the session (`Fenced`): it starts again under a new id, and finds what it uploaded.
 
 use std::time::{Duration, Instant};
@@ -18,6 +22,7 @@ use std::time::{Duration, Instant};
 use minicbor::bytes::{ByteArray, ByteVec};
 
 use super::host::Process;
+use super::together::both;
 use super::{Error, Repository, Result, Snapshots};
 use crate::clock::Clock;
 use crate::names::{ObjectKey, SessionId, SnapshotId};
@@ -28,8 +33,8 @@ use crate::seal::cipher::SegmentSealer;
 use crate::seal::key::{Secret, derive};
 use crate::seal::object::{ObjectKind, SignedBy};
 use crate::seal::stanza::{To, Use};
-use crate::store::Store;
 use crate::store::create_once::{Outcome, create_once, is_refused_again};
+use crate::store::{Listed, Store};
 
 /// A new record at least so often, so that a collector need not wait for a lease.
 const HEARTBEAT: Duration = Duration::from_secs(600);
@@ -82,13 +87,16 @@ impl<'a> WriteSession<'a> {
     ) -> Result<(Self, Snapshots)> {
         let writer = repository.need_writer("backing up")?;
         super::check_features(&repository.config.write_features)?;
-        if repository.revocation(writer.id)?.is_some() {
-            return Err(Error::Revoked { writer: writer.id });
-        }
+        let apart = repository.store.is_remote();
         let process = Process::this(&repository.access.repository_key);
         for _ in 0..RESTARTS_MAX {
-            let epoch = repository.newest_epoch()?;
-            let snapshots = Snapshots::list(repository)?;
+            let (epoch, snapshots) = both(apart, || repository.newest_epoch(), || Snapshots::list(repository));
+            // The listing of snapshots brought the one of revocations.
+            let snapshots = snapshots?;
+            if repository.revocation(writer.id)?.is_some() {
+                return Err(Error::Revoked { writer: writer.id });
+            }
+            let epoch = epoch?;
             let (parents, heads) = snapshots.heads(writer.id);
             let id = SessionId::new(writer.id, crate::seal::random());
             let mut pinned = parents.clone();
@@ -109,9 +117,9 @@ impl<'a> WriteSession<'a> {
                 runs: Vec::new(),
                 next_run: 0,
             };
-            session.announce()?;
-            if repository.newest_epoch()? == epoch {
-                session.meet_others()?;
+            let (again, listed) = session.announce()?;
+            if again? == epoch {
+                session.meet_others(&listed?)?;
                 if let Err(error) = session.sweep() {
                     tracing::warn!(%error, "leftovers could not be removed; they take space and do no harm");
                 }
@@ -122,7 +130,10 @@ impl<'a> WriteSession<'a> {
         Err(Error::Fenced { session: SessionId::new(writer.id, [0; 8]) })
     }
 
-    fn announce(&mut self) -> Result<()> {
+    /// Creates the session's record. Only then, and all three beside each other on a store that is far away: the same create once more, the newest
+    /// epoch again, and the listing of sessions.
+    #[allow(clippy::type_complexity)] // two answers, each of which may be an error of its own
+    fn announce(&mut self) -> Result<(Result<u32>, Result<Vec<Listed>>)> {
         let key = keys::session_record(self.id, 0);
         let bytes = self.record(&key)?;
         match create_once(&*self.repository.store, &key, &bytes)? {
@@ -131,8 +142,13 @@ impl<'a> WriteSession<'a> {
         }
         self.records = 1;
         // The same bytes once more: a store that accepts them replaces objects, and cannot keep two writers apart.
-        self.multi_writer = is_refused_again(&*self.repository.store, &key, &bytes)?;
-        Ok(())
+        let repository = self.repository;
+        let apart = repository.store.is_remote();
+        let again = || is_refused_again(&*repository.store, &key, &bytes);
+        let others = || both(apart, || repository.newest_epoch(), || repository.store.list(keys::SESSIONS));
+        let (again, (epoch, listed)) = both(apart, again, others);
+        self.multi_writer = again?;
+        Ok((epoch, listed.map_err(Error::from)))
     }
 
     fn record(&self, key: &ObjectKey) -> Result<Vec<u8>> {
@@ -150,9 +166,8 @@ impl<'a> WriteSession<'a> {
     }
 
     /// Looks at other sessions: this writer's dead ones are fenced and removed; a live one ends this session where the store serves one writer only.
-    fn meet_others(&mut self) -> Result<()> {
+    fn meet_others(&mut self, listed: &[Listed]) -> Result<()> {
         let store = &self.repository.store;
-        let listed = store.list(keys::SESSIONS)?;
         let own_key = keys::session_record(self.id, 0);
         if !listed.iter().any(|listed| listed.key == own_key) {
             // A listing that lags behind its own writer cannot keep two apart either.
@@ -160,7 +175,7 @@ impl<'a> WriteSession<'a> {
         }
         // The numbers of each session's records, which the listing gives in order.
         let mut sessions: std::collections::BTreeMap<SessionId, Vec<u32>> = std::collections::BTreeMap::new();
-        for listed in &listed {
+        for listed in listed {
             if let Some(Meaning::SessionRecord(session, number)) = keys::parse(&listed.key)
                 && session != self.id
             {
@@ -168,11 +183,15 @@ impl<'a> WriteSession<'a> {
             }
         }
         for (session, numbers) in sessions {
+            let own = session.writer() == self.id.writer();
+            if !own && self.multi_writer {
+                // Another writer's, on a store that keeps the two apart: none of ours to judge.
+                continue;
+            }
             let record = numbers.last().and_then(|last| self.read_record(session, *last));
             let epoch = record.as_ref().map_or(self.epoch, |record| record.epoch);
             let slot = keys::commit(epoch, session);
             let settled = store.size(&slot)?.is_some();
-            let own = session.writer() == self.id.writer();
             let process = record.as_ref().map(|record| Process {
                 host: *record.host,
                 boot: *record.boot,

@@ -3,12 +3,13 @@
 //! Owns reading of manifests, lineage, and selection. A slot that does not verify is named and never guessed at.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use subtle::ConstantTimeEq;
 
 use super::session::{body_aad, body_commitment};
-use super::{Error, Repository, Result};
+use super::together::both;
+use super::{Error, Repository, Result, each};
 use crate::names::{ChunkId, GroupId, ObjectKey, SessionId, SnapshotId, TreePath, WriterId};
 use crate::pack::keys::{self, Meaning};
 use crate::pack::record::{self, ManifestBody};
@@ -84,6 +85,14 @@ impl Snapshot {
 }
 
 impl record::Source {
+    /// The absolute paths beneath which all of it lies: its name, or of a selection what was asked for.
+    pub fn paths(&self) -> Vec<&[u8]> {
+        match &self.selected {
+            Some(selected) if !selected.is_empty() => selected.iter().map(|path| path.as_slice()).collect(),
+            _ => vec![self.name.as_slice()],
+        }
+    }
+
     pub fn tree(&self) -> Root {
         Root {
             id: ChunkId(*self.root.id),
@@ -103,8 +112,7 @@ impl Selection {
             && self.policy.as_ref().is_none_or(|policy| body.policy.as_ref() == Some(policy))
             && self.host.as_ref().is_none_or(|host| body.host == *host)
             && self.path.as_ref().is_none_or(|path| {
-                body.sources.iter().any(|source| {
-                    let name = source.name.as_slice();
+                body.sources.iter().flat_map(|source| source.paths()).any(|name| {
                     path == name || (path.starts_with(name) && (name == b"/" || path.get(name.len()) == Some(&b'/')))
                 })
             })
@@ -115,17 +123,26 @@ impl Selection {
 impl Snapshots {
     /// Reads every slot.
     pub fn list(repository: &Repository) -> Result<Self> {
-        let listed: Vec<ObjectKey> =
-            repository.store.list(keys::COMMITS)?.into_iter().map(|listed| listed.key).collect();
+        let (listed, revoked) =
+            both(repository.store.is_remote(), || repository.store.list(keys::COMMITS), || repository.list_revoked());
+        revoked?;
+        let listed: Vec<ObjectKey> = listed?.into_iter().map(|listed| listed.key).collect();
+        let slots: Vec<(&ObjectKey, SessionId)> = listed
+            .iter()
+            .filter_map(|slot| match keys::parse(slot) {
+                Some(Meaning::Commit { session, .. }) => Some((slot, session)),
+                _ => None,
+            })
+            .collect();
+        let revocations = Mutex::default();
+        let read = |(slot, session): &(&ObjectKey, SessionId)| read_slot(repository, slot, *session, &revocations);
         let (mut readable, mut unreadable) = (Vec::new(), Vec::new());
-        let mut revocations: BTreeMap<WriterId, Option<record::Revocation>> = BTreeMap::new();
-        for slot in &listed {
-            let Some(Meaning::Commit { session, .. }) = keys::parse(slot) else { continue };
-            match read_slot(repository, slot, session, &mut revocations) {
+        for ((slot, session), read) in slots.iter().zip(each(repository.calls(), &slots, read)) {
+            match read {
                 Ok(Some(snapshot)) => readable.push(snapshot),
                 Ok(None) => {}
                 Err(Error::Store(error)) if !error.is_not_found() => return Err(error.into()),
-                Err(error) => unreadable.push(Unreadable { slot: slot.clone(), session, error }),
+                Err(error) => unreadable.push(Unreadable { slot: (*slot).clone(), session: *session, error }),
             }
         }
         Ok(Self { readable: in_order(readable), unreadable, listed })
@@ -259,26 +276,38 @@ fn in_order(mut snapshots: Vec<Snapshot>) -> Vec<Snapshot> {
     ranked.into_iter().map(|(_, snapshot)| snapshot).collect()
 }
 
+/// The revocation of each writer that was asked for.
+type Revocations = Mutex<BTreeMap<WriterId, Option<Arc<record::Revocation>>>>;
+
 fn read_slot(
     repository: &Repository,
     slot: &ObjectKey,
     session: SessionId,
-    revocations: &mut BTreeMap<WriterId, Option<record::Revocation>>,
+    revocations: &Revocations,
 ) -> Result<Option<Snapshot>> {
-    let bytes = match repository.store.get(slot) {
-        Err(error) if error.is_not_found() => return Err(Error::Missing { key: slot.clone() }),
-        bytes => bytes?,
-    };
+    match repository.read(slot, |bytes| open_slot(repository, slot, session, revocations, bytes)) {
+        Err(Error::Store(error)) if error.is_not_found() => Err(Error::Missing { key: slot.clone() }),
+        read => read,
+    }
+}
+
+fn open_slot(
+    repository: &Repository,
+    slot: &ObjectKey,
+    session: SessionId,
+    revocations: &Revocations,
+    bytes: &[u8],
+) -> Result<Option<Snapshot>> {
     let damaged = |cause| Error::Damaged { key: slot.clone(), cause };
-    let envelope = Envelope::parse(&bytes, slot, repository.id).map_err(damaged)?;
+    let envelope = Envelope::parse(bytes, slot, repository.id).map_err(damaged)?;
     if envelope.header.kind == ObjectKind::Fence {
         // A writer fences sessions of its own only; the admin may fence any.
-        return match repository.open_signed(ObjectKind::Fence, slot, &bytes)? {
+        return match repository.open_signed(ObjectKind::Fence, slot, bytes)? {
             (SignedBy::Writer(writer), _) if writer != session.writer() => Err(damaged(ObjectError::Signature)),
             _ => Ok(None),
         };
     }
-    let (by, outer) = repository.open_signed(ObjectKind::Manifest, slot, &bytes)?;
+    let (by, outer) = repository.open_signed(ObjectKind::Manifest, slot, bytes)?;
     let writer = session.writer();
     if by != SignedBy::Writer(writer) {
         return Err(damaged(ObjectError::Signature));
@@ -288,11 +317,17 @@ fn read_slot(
     if *manifest.writer != writer.0 || *manifest.session != session.0 || *manifest.group != own_group.0 {
         return Err(damaged(ObjectError::Body("it names another session than its slot".into())));
     }
-    if let std::collections::btree_map::Entry::Vacant(vacant) = revocations.entry(writer) {
-        vacant.insert(repository.revocation(writer)?);
-    }
-    let state = match revocations.get(&writer).and_then(Option::as_ref) {
-        Some(revocation) if !stands(revocation, slot, &bytes) => SnapshotState::Revoked,
+    let known = revocations.lock().unwrap_or_else(PoisonError::into_inner).get(&writer).cloned();
+    let revocation = match known {
+        Some(revocation) => revocation,
+        None => {
+            let revocation = repository.revocation(writer)?.map(Arc::new);
+            revocations.lock().unwrap_or_else(PoisonError::into_inner).insert(writer, revocation.clone());
+            revocation
+        }
+    };
+    let state = match &revocation {
+        Some(revocation) if !stands(revocation, slot, bytes) => SnapshotState::Revoked,
         _ => SnapshotState::Good,
     };
     let body = open_body(repository, slot, &manifest)?.map(Arc::new);

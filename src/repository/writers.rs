@@ -2,10 +2,10 @@
 //!
 //! Owns reading of certificates and revocations, each once. A certificate counts only with the admin's signature.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::{Error, Repository, Result};
+use super::{Error, Repository, Result, each};
 use crate::names::{GroupId, WriterId};
 use crate::pack::{keys, record};
 use crate::seal::object::{ObjectError, ObjectKind, SignedBy};
@@ -34,12 +34,11 @@ impl Repository {
             return Ok(writer.clone());
         }
         let key = keys::certificate(id);
-        let bytes = match self.store.get(&key) {
-            Err(error) if error.is_not_found() => return Err(Error::NoCertificate { writer: id }),
-            bytes => bytes?,
-        };
         let damaged = |cause| Error::Damaged { key: key.clone(), cause };
-        let body = self.open_admins(ObjectKind::Certificate, &key, &bytes)?;
+        let body = match self.read(&key, |bytes| self.open_admins(ObjectKind::Certificate, &key, bytes)) {
+            Err(Error::Store(error)) if error.is_not_found() => return Err(Error::NoCertificate { writer: id }),
+            body => body?,
+        };
         let certificate: record::Certificate = record::decode(&body).map_err(damaged)?;
         if certificate.writer.as_slice() != id.0 {
             return Err(damaged(ObjectError::Body("it certifies another writer".into())));
@@ -59,27 +58,47 @@ impl Repository {
         Ok(writer)
     }
 
-    /// The revocation of a writer, if there is one. One that does not verify revokes nothing and is an error to whoever asks.
+    /// The revocation of a writer, if the newest listing that this process made shows one (it makes the first here). One that does not verify revokes
+    /// nothing and is an error to whoever asks.
     pub fn revocation(&self, id: WriterId) -> Result<Option<record::Revocation>> {
-        let key = keys::revocation(id);
-        let bytes = match self.store.get(&key) {
-            Err(error) if error.is_not_found() => return Ok(None),
-            bytes => bytes?,
+        let known = self.revoked.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|all| all.contains(&id));
+        let revoked = match known {
+            Some(revoked) => revoked,
+            None => self.list_revoked()?.contains(&id),
         };
-        let body = self.open_admins(ObjectKind::Revocation, &key, &bytes)?;
-        record::decode(&body).map(Some).map_err(|cause| Error::Damaged { key, cause })
+        if !revoked {
+            return Ok(None);
+        }
+        let key = keys::revocation(id);
+        match self.read(&key, |bytes| self.open_admins(ObjectKind::Revocation, &key, bytes)) {
+            Err(Error::Store(error)) if error.is_not_found() => Ok(None),
+            body => record::decode(&body?).map(Some).map_err(|cause| Error::Damaged { key, cause }),
+        }
+    }
+
+    /// Lists revocations, for `revocation` to go by.
+    pub(crate) fn list_revoked(&self) -> Result<HashSet<WriterId>> {
+        let listed = self.store.list(keys::REVOCATIONS)?;
+        let writer = |listed: &crate::store::Listed| match keys::parse(&listed.key) {
+            Some(keys::Meaning::Revocation(writer)) => Some(writer),
+            _ => None,
+        };
+        let revoked: HashSet<WriterId> = listed.iter().filter_map(writer).collect();
+        *self.revoked.lock().unwrap_or_else(PoisonError::into_inner) = Some(revoked.clone());
+        Ok(revoked)
     }
 
     /// All writers with a key in the listing; those whose certificate does not verify come as errors.
     pub fn all_writers(&self) -> Result<Vec<Result<Arc<Writer>>>> {
         let listed = self.store.list(keys::CERTIFICATES)?;
-        Ok(listed
+        let ids: Vec<WriterId> = listed
             .iter()
             .filter_map(|listed| match keys::parse(&listed.key) {
-                Some(keys::Meaning::Certificate(id)) => Some(self.writer(id)),
+                Some(keys::Meaning::Certificate(id)) => Some(id),
                 _ => None,
             })
-            .collect())
+            .collect();
+        Ok(each(self.calls(), &ids, |id| self.writer(*id)))
     }
 
     fn open_admins(&self, kind: ObjectKind, key: &crate::names::ObjectKey, bytes: &[u8]) -> Result<Vec<u8>> {

@@ -1,6 +1,6 @@
 //! Compares what was restored with the snapshot: every attribute that was to be set, every byte of content.
 //!
-//! Owns the second walk. Refuses to repair: what differs is named. Files that were damaged, and are known to be missing, are passed over.
+//! Owns the second walk. Refuses to repair: what differs is named. What is named already, as damaged or as lost, is passed over.
 
 use std::collections::HashSet;
 use std::thread;
@@ -15,7 +15,7 @@ use super::select::Step;
 use super::{Control, Error, Result, told};
 use crate::names::{TreePath, escape};
 use crate::pack::entry::{Entry, Kind};
-use crate::target::{Difference, Target};
+use crate::target::{Attribute, Difference, Target};
 
 /// Entries on their way to workers, about 500 bytes each.
 const QUEUE: usize = 256;
@@ -81,9 +81,17 @@ impl Checker<'_, '_> {
 
     fn entry(&self, entry: &Entry, buffer: &mut Vec<u8>) -> Result<()> {
         let path = &entry.path;
+        if self.notes.is_lost_entry(path) {
+            return Ok(());
+        }
         match self.target.differences(path, entry) {
             Ok(differences) => {
-                differences.iter().for_each(|difference| self.notes.difference(sentence(path, difference)));
+                let unnamed = |difference: &&Difference| {
+                    !attribute(difference).is_some_and(|what| self.notes.is_lost(path, &what))
+                };
+                differences.iter().filter(unnamed).for_each(|difference| {
+                    self.notes.difference(sentence(path, difference));
+                });
                 if differences.iter().any(|d| matches!(d, Difference::Missing | Difference::Kind { .. })) {
                     return Ok(());
                 }
@@ -109,6 +117,21 @@ impl Checker<'_, '_> {
         }
         self.notes.rest().verified_files += 1;
         Ok(())
+    }
+}
+
+/// What a restore would have named, had it been unable to set it.
+fn attribute(difference: &Difference) -> Option<Attribute> {
+    match difference {
+        Difference::Mode { .. } => Some(Attribute::Mode),
+        Difference::Owner { .. } => Some(Attribute::Owner),
+        Difference::Mtime { .. } => Some(Attribute::Times),
+        Difference::Xattr { name } => Some(Attribute::Xattr(name.clone())),
+        Difference::Missing
+        | Difference::Kind { .. }
+        | Difference::Size { .. }
+        | Difference::Link { .. }
+        | Difference::Device { .. } => None,
     }
 }
 

@@ -94,6 +94,10 @@ impl NodeSource for Stored<'_> {
     fn tree_node(&self, id: &ChunkId) -> repository::Result<Arc<Vec<u8>>> {
         self.read(|reader| reader.tree_node(id))
     }
+
+    fn ahead(&self, nodes: &mut dyn Iterator<Item = &ChunkId>) {
+        self.first.ahead(nodes);
+    }
 }
 
 impl ListSource for Stored<'_> {

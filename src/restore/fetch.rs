@@ -4,7 +4,9 @@
 //! opens and decompresses every frame once. Every chunk is compared with its id before it is written anywhere. What fails is tried once more at the end, wherever
 //! else it may lie. Refuses to stop for damage: a file that cannot come back is named.
 //!
-//! Memory: `READS_BYTES` of stored bytes for all workers together, and one frame for each.
+//! Memory: `READS_BYTES` of stored bytes for all workers together, and one frame for each. Where each read takes a round trip there are `REMOTE_WORKERS` at least,
+//! with `REMOTE_READS_BYTES`: 48 MiB, and 12 frames of 4 MiB with what decodes them, under way at once; at 200 Mbit/s and 50 ms a link holds 1.2 MiB, so
+//! two of them would do, and a link ten times as fast is filled as well.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -23,6 +25,8 @@ use crate::seal::compress::{Codec, FRAME_BYTES_MAX};
 use crate::target::Target;
 
 const READS_BYTES: u64 = 16 << 20;
+const REMOTE_READS_BYTES: u64 = 48 << 20;
+const REMOTE_WORKERS: usize = 12;
 const READ_BYTES_MIN: u64 = 512 << 10;
 const READ_BYTES_MAX: u64 = 8 << 20;
 /// Bytes that are read and thrown away rather than asking twice.
@@ -81,7 +85,8 @@ pub(super) struct Fetcher<'a, 's> {
     pub target: &'a Target,
     pub notes: &'a Notes,
     pub control: &'a Control,
-    pub workers: usize,
+    workers: usize,
+    reads_bytes: u64,
     packs: PackKeys,
 }
 
@@ -97,7 +102,10 @@ impl<'a, 's> Fetcher<'a, 's> {
         control: &'a Control,
         workers: usize,
     ) -> Self {
-        Self { stored, target, notes, control, workers, packs: PackKeys::default() }
+        let remote = stored.repository.store.is_remote();
+        let workers = if remote { workers.max(REMOTE_WORKERS) } else { workers };
+        let reads_bytes = if remote { REMOTE_READS_BYTES } else { READS_BYTES };
+        Self { stored, target, notes, control, workers, reads_bytes, packs: PackKeys::default() }
     }
 
     /// Brings every chunk of `window` to its places.
@@ -200,7 +208,7 @@ impl<'a, 's> Fetcher<'a, 's> {
     fn read_bytes(&self, frames: &[Frame]) -> u64 {
         let stored: u64 = frames.iter().map(|frame| u64::from(frame.location.frame_stored_len)).sum();
         let workers = self.workers as u64;
-        let share = (READS_BYTES / workers).min(stored / (workers * 4));
+        let share = (self.reads_bytes / workers).min(stored / (workers * 4));
         share.clamp(READ_BYTES_MIN, READ_BYTES_MAX)
     }
 
@@ -291,7 +299,9 @@ fn stretches(frames: &[Frame], read_bytes: u64) -> Vec<Stretch> {
                 last.frames.1 = at + 1;
                 last.range.1 = end;
             }
-            _ => stretches.push(Stretch { frames: (at, at + 1), range: (start, end) }),
+            // The head of a pack is read along with frames that lie close to it.
+            _ => stretches
+                .push(Stretch { frames: (at, at + 1), range: (if start <= GAP_BYTES { 0 } else { start }, end) }),
         }
         pack = Some(location.pack.id);
     }
@@ -347,27 +357,42 @@ impl Work<'_, '_, '_> {
         let Some(first) = frames.first() else { return Ok(()) };
         self.go_on()?;
         let fetcher = self.fetcher;
-        let opener = match fetcher.packs.opener(fetcher.stored.repository, &first.location.pack) {
-            Ok(opener) => opener,
+        let pack = &first.location.pack;
+        let read = |range: (u64, u64)| -> repository::Result<Vec<u8>> {
+            let bytes = fetcher.stored.repository.store.get_range(&keys::pack(pack.kind, pack.id), range.0..range.1)?;
+            fetcher.notes.fetched(bytes.len() as u64);
+            Ok(bytes)
+        };
+        let whole = || match read(stretch.range) {
+            Ok(bytes) if bytes.len() as u64 == stretch.range.1 - stretch.range.0 => Ok(Some(bytes)),
+            Ok(_) => Ok(None),
+            // Perhaps the pack ends too early, or one sector is bad: each frame is tried by itself.
+            Err(error) if is_local(&error) => Ok(None),
+            Err(error) => Err(error),
+        };
+        // The pack's key lies before its first frame: whoever reads there reads it along. Others read their own bytes first, and find it open then.
+        let (early, head) = if stretch.range.0 == 0 { (None, true) } else { (whole()?, false) };
+        let opened = match head {
+            true => fetcher.packs.opener_or(fetcher.stored.repository, pack, || {
+                let head = match whole()? {
+                    Some(bytes) => (bytes, true),
+                    None => (read((0, pack.kind.head_bytes() as u64))?, false),
+                };
+                Ok(head)
+            }),
+            false => fetcher.packs.opener(fetcher.stored.repository, pack).map(|opener| (opener, None)),
+        };
+        let (opener, mut together) = match opened {
+            Ok((opener, Some((bytes, true)))) => (opener, Some(bytes)),
+            Ok((opener, Some((_, false)))) => (opener, None),
+            // It was open already.
+            Ok((opener, None)) => (opener, if head { whole()? } else { early }),
             Err(error) => {
                 return frames
                     .iter()
                     .try_for_each(|frame| self.frame_failed(frame, &error))
                     .and_then(|()| passed(error));
             }
-        };
-        let read = |range: (u64, u64)| -> repository::Result<Vec<u8>> {
-            let pack = &first.location.pack;
-            let bytes = fetcher.stored.repository.store.get_range(&keys::pack(pack.kind, pack.id), range.0..range.1)?;
-            fetcher.notes.fetched(bytes.len() as u64);
-            Ok(bytes)
-        };
-        let mut together = match read(stretch.range) {
-            Ok(bytes) if bytes.len() as u64 == stretch.range.1 - stretch.range.0 => Some(bytes),
-            Ok(_) => None,
-            // Perhaps the pack ends too early, or one sector is bad: each frame is tried by itself.
-            Err(error) if is_local(&error) => None,
-            Err(error) => return Err(error.into()),
         };
         for frame in frames {
             self.go_on()?;

@@ -10,6 +10,7 @@
 mod check;
 mod content;
 mod fetch;
+mod filter;
 mod landing;
 mod links;
 mod local;
@@ -31,7 +32,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::names::{TreePath, escape};
 use crate::repository::{self, Hint, Snapshot};
 use crate::source::SourceError;
-use crate::target::{OwnerBy, TargetError};
+use crate::target::{OwnerBy, OwnerMap, TargetError};
 
 pub use landing::landed;
 pub use plan::{Plan, Start, Totals, plan};
@@ -54,6 +55,12 @@ pub struct Request {
     /// Set owners, setuid, capabilities and devices.
     pub privileged: bool,
     pub owner: OwnerBy,
+    /// Owners that become others.
+    pub owners: OwnerMap,
+    /// Patterns as in a backup's excludes, and files of such. Where there are any to include, only what matches one is brought back, with the
+    /// directories that lead to it; what matches one to exclude is not, whatever includes it.
+    pub include: Patterns,
+    pub exclude: Patterns,
     /// Threads that fetch, open and write; 0: one for each core.
     pub workers: usize,
     /// Only these, relative to `/`, with the directories that lead to them.
@@ -72,9 +79,25 @@ impl Request {
             verify: false,
             privileged: false,
             owner: OwnerBy::Number,
+            owners: OwnerMap::default(),
+            include: Patterns::default(),
+            exclude: Patterns::default(),
             workers: 0,
             files: None,
         }
+    }
+}
+
+/// Patterns of paths, first those given one by one, then the lines of files.
+#[derive(Clone, Debug, Default)]
+pub struct Patterns {
+    pub given: Vec<String>,
+    pub files: Vec<PathBuf>,
+}
+
+impl Patterns {
+    pub fn is_empty(&self) -> bool {
+        self.given.is_empty() && self.files.is_empty()
     }
 }
 
@@ -140,6 +163,10 @@ pub enum Error {
     NotFound { path: Vec<u8> },
     #[error("the snapshot holds none of the files that were asked for")]
     NoFiles,
+    #[error("nothing in the snapshot{} is included and not excluded as well", beneath(path))]
+    NoMatch { path: Option<Vec<u8>> },
+    #[error(transparent)]
+    Pattern(SourceError),
     #[error("the snapshot's sources make no sense: {problem}")]
     Sources { problem: String },
     #[error("{} is not empty: it holds {}", to.display(), escape(example))]
@@ -150,6 +177,8 @@ pub enum Error {
     DeleteWithoutOverwrite,
     #[error("files can only be deleted where a whole directory is restored")]
     DeletePartial,
+    #[error("the snapshot holds paths that were chosen one by one, so what it lacks may never have been asked for")]
+    DeleteSelection,
     #[error("nothing is deleted: the snapshot's own list of files is damaged, so what it lacks is not known")]
     DeleteBlind,
     #[error("{} has room for {available} bytes, and {needed} are to be written", to.display())]
@@ -203,7 +232,12 @@ impl Hint for Error {
             Error::Bucket { .. } => "once that is mended, the same command continues the restore",
             Error::InRepository { .. } => "choose a directory outside the repository",
             Error::DeleteWithoutOverwrite => "add `--overwrite if-changed` or `--overwrite always`",
-            Error::DeletePartial => "leave out `--delete`",
+            Error::DeletePartial => "leave out `--delete`, or what chooses files: `--include` and `--exclude`",
+            Error::DeleteSelection => "leave out `--delete`",
+            Error::NoMatch { .. } => {
+                "patterns match as in .gitignore: `*.conf` anywhere, `/etc/ssh` as an absolute path; `lifeboat ls` shows the paths"
+            }
+            Error::Pattern(_) => "patterns are those of .gitignore; a backslash before a sign takes its meaning away",
             Error::DeleteBlind => "leave out `--delete`; `lifeboat verify --level data` lists all damage",
             Error::Space { .. } | Error::Inodes { .. } => "choose another file system, or restore a part",
             Error::Target(TargetError::OtherRestore { .. }) => {
@@ -218,6 +252,10 @@ impl Hint for Error {
         };
         Some(text.to_owned())
     }
+}
+
+fn beneath(path: &Option<Vec<u8>>) -> String {
+    path.as_ref().map_or_else(String::new, |path| format!(" beneath {}", escape(path)))
 }
 
 /// An error and its causes, as one sentence.

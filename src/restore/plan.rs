@@ -7,12 +7,14 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::content::{Indexes, Stored};
+use super::filter::Filter;
 use super::select::{Picked, Selection, Step};
 use super::{Control, Error, Overwrite, Request, Result, told};
 use crate::address::Address;
-use crate::names::escape;
+use crate::names::{escape, hex};
 use crate::pack::entry::{Content, Entry, Extent, Kind};
 use crate::pack::list::ListReader;
+use crate::pack::record::SourceKind;
 use crate::repository::{Index, Repository, Scope};
 use crate::target::{OwnerBy, State, Target, TargetOptions};
 use crate::units::ByteCount;
@@ -61,18 +63,24 @@ impl fmt::Display for Plan {
         let (request, totals) = (&self.request, &self.totals);
         let path = escape(request.path.as_deref().unwrap_or(b"/"));
         writeln!(f, "restore {}:{path} to {}", request.snapshot.id.short(), request.to.display())?;
-        writeln!(
-            f,
-            "{} files, {} directories, {} others; {}",
-            totals.files,
-            totals.directories,
-            totals.others,
-            ByteCount(totals.bytes)
-        )?;
+        let some = |number: u64, one: &str, many: &str| format!("{number} {}", if number == 1 { one } else { many });
+        write!(f, "{}, ", some(totals.files, "file", "files"))?;
+        write!(f, "{}", some(totals.directories, "directory", "directories"))?;
+        if totals.others > 0 {
+            write!(f, ", {}", some(totals.others, "other", "others"))?;
+        }
+        writeln!(f, ": {}", ByteCount(totals.bytes))?;
         match self.start {
             Start::Empty => writeln!(f, "the target is empty")?,
             Start::Continued => writeln!(f, "an interrupted restore is continued")?,
             Start::Over => writeln!(f, "the target holds files: --overwrite {}", request.overwrite.as_str())?,
+        }
+        for (word, patterns) in [("only", &request.include), ("without", &request.exclude)] {
+            let files = patterns.files.iter().map(|file| format!("what {} says", file.display()));
+            let all: Vec<String> = patterns.given.iter().cloned().chain(files).collect();
+            if !all.is_empty() {
+                writeln!(f, "{word} {}", all.join(", "))?;
+            }
         }
         if request.delete {
             writeln!(f, "what the snapshot lacks is deleted")?;
@@ -88,21 +96,29 @@ pub fn plan(repository: &Repository, request: Request, control: &Control) -> Res
     if request.delete && request.overwrite == Overwrite::Never {
         return Err(Error::DeleteWithoutOverwrite);
     }
-    if request.delete && request.files.is_some() {
+    if request.delete && (request.files.is_some() || !request.include.is_empty() || !request.exclude.is_empty()) {
         return Err(Error::DeletePartial);
     }
+    if request.delete && body.sources.iter().any(|source| source.kind == SourceKind::Selection) {
+        return Err(Error::DeleteSelection);
+    }
     refuse_own_store(repository, &request.to)?;
-    let marker = marker(&request);
+    let filter = Filter::new(request.path.as_deref(), &request.include, &request.exclude)?;
+    let marker = marker(&request, &filter);
     let (target, start) = look(&request, &marker)?;
     let mut warnings = Vec::new();
     let index = Index::load(repository, Scope::Read, &mut |error| note(&mut warnings, told(&error)))?;
     let indexes = Indexes::new(index);
     let stored = Stored::new(repository, &indexes, request.snapshot.writer)?;
-    let selection = Selection::new(&body, request.path.as_deref(), request.files.clone(), &stored)?;
+    let selection = Selection::new(&body, request.path.as_deref(), request.files.clone(), filter, &stored)?;
     let mut sums = Sums { stored: &stored, target: target.as_ref().filter(|_| start != Start::Empty), exact: false };
     let (mut totals, gaps) = sums.add_up(&selection, control, Some(&mut warnings))?;
     if totals.files + totals.others == 0 && gaps == 0 && request.files.is_some() {
         return Err(Error::NoFiles);
+    }
+    let chooses = !request.include.is_empty() || !request.exclude.is_empty();
+    if chooses && totals.files + totals.directories + totals.others == 0 && gaps == 0 {
+        return Err(Error::NoMatch { path: request.path });
     }
     if request.delete && gaps > 0 {
         return Err(Error::DeleteBlind);
@@ -216,7 +232,7 @@ impl Sums<'_, '_> {
 }
 
 /// Which restore this is: whatever changes what comes to stand in the target is in it.
-fn marker(request: &Request) -> Vec<u8> {
+fn marker(request: &Request, filter: &Filter) -> Vec<u8> {
     let owner = match request.owner {
         OwnerBy::Number => "number",
         OwnerBy::Name => "name",
@@ -233,18 +249,23 @@ fn marker(request: &Request) -> Vec<u8> {
         }
     };
     format!(
-        "lifeboat restore 1\nsnapshot {}\npath {}\noverwrite {}\ndelete {}\nprivileged {}\nowner {owner}\nfiles {files}\n",
+        "lifeboat restore 2\nsnapshot {}\npath {}\noverwrite {}\ndelete {}\nprivileged {}\nowner {owner}\nfiles {files}\n\
+         patterns {}\nowners {}\n",
         request.snapshot.id,
         escape(request.path.as_deref().unwrap_or(b"/")),
         request.overwrite.as_str(),
         request.delete,
         request.privileged,
+        hex(&filter.fingerprint()),
+        blake3::hash(format!("{:?}", request.owners).as_bytes()).to_hex(),
     )
     .into_bytes()
 }
 
-pub(super) fn options(request: &Request) -> TargetOptions {
-    TargetOptions { privileged: request.privileged, owner: request.owner }
+/// The target, made if it is absent.
+pub(super) fn open(request: &Request) -> Result<Target> {
+    let options = TargetOptions { privileged: request.privileged, owner: request.owner };
+    Ok(Target::open(&request.to, options)?.with_owners(request.owners.clone()))
 }
 
 /// Opens the target if it exists, and tells what it holds.
@@ -254,7 +275,7 @@ fn look(request: &Request, marker: &[u8]) -> Result<(Option<Target>, Start)> {
         Err(cause) => return Err(Error::Look { path: request.to.clone(), cause }),
         Ok(_) => {}
     }
-    let target = Target::open(&request.to, options(request))?;
+    let target = open(request)?;
     let start = start(&target, request, marker)?;
     Ok((Some(target), start))
 }

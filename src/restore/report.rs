@@ -2,12 +2,14 @@
 //!
 //! Owns the report and its bounded lists. Refuses exit codes: surfaces read them off the counts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Progress, told};
 use crate::names::{TreePath, escape};
+use crate::pack::entry::Entry;
 use crate::target::{Attribute, Outcome};
 
 /// Problems kept by name, of each sort.
@@ -74,10 +76,23 @@ pub(super) struct Notes {
     pub bytes_fetched: AtomicU64,
     pub requests: AtomicU64,
     rest: Mutex<Report>,
+    /// What is known to be lost, by `mark`: kept for a comparison that follows, 8 bytes each.
+    lost: Option<Mutex<HashSet<u64>>>,
+}
+
+/// Which attribute of which entry. One number for all kinds of entries that could not be made.
+fn mark(path: &TreePath, what: &Attribute) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    path.as_bytes().hash(&mut hasher);
+    match what {
+        Attribute::Device | Attribute::Fifo | Attribute::Socket | Attribute::Symlink => {}
+        what => what.to_string().hash(&mut hasher),
+    }
+    hasher.finish()
 }
 
 impl Notes {
-    pub fn new(progress: Arc<Progress>) -> Self {
+    pub fn new(progress: Arc<Progress>, compares: bool) -> Self {
         Self {
             progress,
             files: AtomicU64::new(0),
@@ -85,6 +100,7 @@ impl Notes {
             bytes_fetched: AtomicU64::new(0),
             requests: AtomicU64::new(0),
             rest: Mutex::default(),
+            lost: compares.then(Mutex::default),
         }
     }
 
@@ -153,12 +169,45 @@ impl Notes {
             return;
         }
         for loss in &outcome.losses {
+            if let Some(lost) = &self.lost {
+                lost.lock().unwrap_or_else(PoisonError::into_inner).insert(mark(&loss.path, &loss.what));
+            }
             self.loss(told(loss));
         }
         let mut rest = self.rest();
         for omitted in &outcome.omitted {
             *rest.omitted.entry(sort(&omitted.what)).or_default() += 1;
         }
+    }
+
+    /// A whole entry does not come back, or not in place of what stands there.
+    pub fn lost_entry(&self, path: &TreePath, sentence: String) {
+        if let Some(lost) = &self.lost {
+            lost.lock().unwrap_or_else(PoisonError::into_inner).insert(mark(path, &Attribute::Device));
+        }
+        self.loss(sentence);
+    }
+
+    /// `entry` became another name of what stands at `first`: what that lacks, it lacks.
+    pub fn shares_losses(&self, first: &TreePath, entry: &Entry) {
+        let Some(lost) = &self.lost else { return };
+        let mut lost = lost.lock().unwrap_or_else(PoisonError::into_inner);
+        let xattrs = entry.xattrs.iter().map(|(name, _)| Attribute::Xattr(name.clone()));
+        for what in [Attribute::Owner, Attribute::Mode, Attribute::Times].into_iter().chain(xattrs) {
+            if lost.contains(&mark(first, &what)) {
+                lost.insert(mark(&entry.path, &what));
+            }
+        }
+    }
+
+    pub fn is_lost_entry(&self, path: &TreePath) -> bool {
+        self.is_lost(path, &Attribute::Device)
+    }
+
+    /// Whether `what` of `path` was named as a loss, so that a comparison need not name it again.
+    pub fn is_lost(&self, path: &TreePath, what: &Attribute) -> bool {
+        let lost = self.lost.as_ref().map(|lost| lost.lock().unwrap_or_else(PoisonError::into_inner));
+        lost.is_some_and(|lost| lost.contains(&mark(path, what)))
     }
 
     pub fn into_report(self, seconds: f64) -> Report {

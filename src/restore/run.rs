@@ -4,6 +4,7 @@
 //! nothing more to come; then the comparison, if it was asked for; then everything is made durable and the marker goes. Stopped anywhere, the same plan can be made again and
 //! goes on. Memory: one window, and the directories from the root to the current entry.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -55,6 +56,8 @@ struct Run<'a, 's> {
     window: Window,
     links: Vec<Link>,
     groups: Groups,
+    /// Files of the target (device and inode) with several names, one of which stays as some entry's own.
+    claimed: HashSet<(u64, u64)>,
     buffer: Vec<u8>,
 }
 
@@ -62,12 +65,12 @@ struct Run<'a, 's> {
 pub fn run(repository: &Repository, plan: &Plan, control: &Control) -> Result<Report> {
     let began = Instant::now();
     let request = &plan.request;
-    let target = Target::open(&request.to, plan::options(request))?;
+    let target = plan::open(request)?;
     // What stood there when it was planned may be another thing now.
     let start = plan::start(&target, request, &plan.marker)?;
     let begun = target.begin(&plan.marker)?;
     let stored = Stored::new(repository, &plan.indexes, request.snapshot.writer)?;
-    let notes = Notes::new(Arc::clone(&control.progress));
+    let notes = Notes::new(Arc::clone(&control.progress), request.verify);
     let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let workers = if request.workers == 0 { cores() } else { request.workers };
     let existing = match (start, begun) {
@@ -89,6 +92,7 @@ pub fn run(repository: &Repository, plan: &Plan, control: &Control) -> Result<Re
         window: Window::default(),
         links: Vec::new(),
         groups: Groups::default(),
+        claimed: HashSet::new(),
         buffer: Vec::new(),
     };
     if let Err(error) = run.go() {
@@ -153,7 +157,8 @@ impl Run<'_, '_> {
             return Ok(());
         }
         if !self.open_parent(&entry.path)? {
-            self.notes.loss(format!("{} was not restored: its directory could not be made", entry.path));
+            let sentence = format!("{} was not restored: its directory could not be made", entry.path);
+            self.notes.lost_entry(&entry.path, sentence);
             return Ok(());
         }
         if directory {
@@ -219,7 +224,7 @@ impl Run<'_, '_> {
             Ok(())
         });
         if let Err(error) = made {
-            self.lose(error)?;
+            self.lose(&folder.path, error)?;
             folder.lost = true;
         }
         let good = !folder.lost;
@@ -228,11 +233,11 @@ impl Run<'_, '_> {
     }
 
     /// Notes an error of the target that concerns one entry; the others end the restore.
-    fn lose(&self, error: TargetError) -> Result<()> {
+    fn lose(&self, path: &TreePath, error: TargetError) -> Result<()> {
         if error.is_fatal() {
             return Err(error.into());
         }
-        self.notes.loss(told(&error));
+        self.notes.lost_entry(path, told(&error));
         Ok(())
     }
 
@@ -267,7 +272,7 @@ impl Run<'_, '_> {
         };
         match made {
             Err(error) => {
-                self.lose(error)?;
+                self.lose(&entry.path, error)?;
                 Ok(false)
             }
             Ok(outcome) => {
@@ -283,6 +288,20 @@ impl Run<'_, '_> {
 
     /// Whether what stands at an entry's place is what it says, so that nothing is to do.
     fn stands(&mut self, entry: &Entry) -> Result<bool> {
+        if !self.agrees(entry)? {
+            return Ok(false);
+        }
+        match self.target.stat(&entry.path) {
+            // What the snapshot has as two files must not stay two names of one: whoever writes to one would change the other.
+            Ok(Some(stat)) if stat.nlink > 1 => Ok(self.claimed.insert(stat.identity)),
+            Ok(_) => Ok(true),
+            Err(error) if error.is_fatal() => Err(error.into()),
+            Err(_) => Ok(false),
+        }
+    }
+
+    /// Whether attributes and content are those of the entry.
+    fn agrees(&mut self, entry: &Entry) -> Result<bool> {
         let looks = self.continued || self.plan.request.overwrite == Overwrite::IfChanged;
         if self.existing == Existing::Refuse || !looks {
             return Ok(false);
@@ -430,7 +449,7 @@ impl Run<'_, '_> {
         }
         match self.target.make_link(first, &entry.path, self.existing) {
             Err(error) => {
-                self.lose(error)?;
+                self.lose(&entry.path, error)?;
                 Ok(None)
             }
             Ok(outcome) => {
@@ -439,6 +458,7 @@ impl Run<'_, '_> {
                 if lost {
                     return Ok(Some(entry));
                 }
+                self.notes.shares_losses(first, &entry);
                 match entry.kind {
                     Kind::File { .. } => self.notes.wrote(0),
                     _ => self.notes.rest().others += 1,
@@ -468,13 +488,13 @@ impl Run<'_, '_> {
             self.control.go_on()?;
             match self.target.remove(path) {
                 Ok(removed) => self.notes.rest().deleted += u64::from(removed),
-                Err(error) => self.lose(error)?,
+                Err(error) => self.lose(path, error)?,
             }
         }
         let Some(entry) = &folder.entry else { return Ok(()) };
         match self.target.finish_directory(&folder.path, entry) {
             Ok(outcome) => self.notes.outcome(outcome),
-            Err(error) => self.lose(error)?,
+            Err(error) => self.lose(&folder.path, error)?,
         }
         Ok(())
     }

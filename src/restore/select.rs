@@ -3,10 +3,11 @@
 //! Owns the merging of a snapshot's sources and the directories above them into one ordered walk, and the part of it that was asked for. A walk holds one
 //! leaf. Refuses to end at a damaged node: it is named, and the walk goes on behind it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use super::content::is_local;
+use super::filter::{Choice, Chooser, Filter};
 use super::landing::{Owner, land};
 use super::{Error, Result, told};
 use crate::names::TreePath;
@@ -40,6 +41,7 @@ pub(super) struct Selection {
     files: Option<Arc<BTreeSet<TreePath>>>,
     /// Objects become files of this one's; none: they stay objects.
     owner: Option<Owner>,
+    filter: Filter,
 }
 
 /// An entry that is wanted; its path is the one in the target.
@@ -88,6 +90,7 @@ impl Selection {
         body: &ManifestBody,
         path: Option<&[u8]>,
         files: Option<Arc<BTreeSet<TreePath>>>,
+        filter: Filter,
         nodes: &S,
     ) -> Result<Self> {
         let not_found = || Error::NotFound { path: path.unwrap_or(b"/").to_vec() };
@@ -131,7 +134,7 @@ impl Selection {
             parts.push(Part { name, root: source.tree(), from, above, bucket });
         }
         let owner = Some(Owner::of_this_process());
-        let mut selection = Self { parts, strip: base.clone(), files, owner };
+        let mut selection = Self { parts, strip: base.clone(), files, owner, filter };
         match &selection.parts[..] {
             [] => return Err(not_found()),
             [part] if base.is_within(&part.name) => {
@@ -154,7 +157,19 @@ impl Selection {
     }
 
     pub fn walk<'a, S: NodeSource<Error = repository::Error>>(&'a self, nodes: &'a S) -> Walk<'a, S> {
-        Walk { selection: self, nodes, part: 0, above: 0, reader: None, ahead: None, last: None, passed: 0 }
+        Walk {
+            selection: self,
+            nodes,
+            part: 0,
+            above: 0,
+            reader: None,
+            ahead: None,
+            last: None,
+            passed: 0,
+            chooser: self.filter.chooser(),
+            on_the_way: Vec::new(),
+            chosen: VecDeque::new(),
+        }
     }
 
     /// Leaves objects what they are.
@@ -192,12 +207,20 @@ pub(super) struct Walk<'a, S: NodeSource> {
     /// The newest path, relative to `/`, wanted or not.
     last: Option<TreePath>,
     passed: usize,
+    chooser: Chooser<'a>,
+    /// Directories that were passed, from the top down, of which nothing is chosen so far.
+    on_the_way: Vec<(TreePath, Picked)>,
+    /// Entries that are chosen, to be handed out first.
+    chosen: VecDeque<Picked>,
 }
 
 impl<S: NodeSource<Error = repository::Error>> Walk<'_, S> {
     /// The next step. An error ends the walk: the store cannot be reached.
     pub fn next(&mut self) -> repository::Result<Step> {
         loop {
+            if let Some(picked) = self.chosen.pop_front() {
+                return Ok(Step::Entry(Box::new(picked)));
+            }
             let Some(part) = self.selection.parts.get(self.part) else { return Ok(Step::End) };
             if let Some(entry) = part.above.get(self.above) {
                 self.above += 1;
@@ -205,14 +228,10 @@ impl<S: NodeSource<Error = repository::Error>> Walk<'_, S> {
                     continue;
                 }
                 let Some(path) = entry.path.relative_to(&self.selection.strip) else { continue };
+                let whole = entry.path.clone();
                 let entry = Entry { path, ..entry.clone() };
-                return Ok(Step::Entry(Box::new(Picked {
-                    entry,
-                    part: self.part,
-                    above: true,
-                    object: false,
-                    key: None,
-                })));
+                self.choose(whole, Picked { entry, part: self.part, above: true, object: false, key: None });
+                continue;
             }
             if self.reader.is_none() {
                 let (reader, damage) = open(self.nodes, part, &part.from)?;
@@ -246,16 +265,14 @@ impl<S: NodeSource<Error = repository::Error>> Walk<'_, S> {
                 let after = path.relative_to(&self.selection.strip).unwrap_or_default();
                 return Ok(Step::Damage { after, error: "its place in the snapshot's order is taken".into() });
             }
-            let wanted = self.selection.wants(&path);
-            let mut key = None;
-            if wanted {
-                self.passed = 0;
+            self.last = Some(path.clone());
+            if self.selection.wants(&path) {
                 let within =
                     std::mem::replace(&mut entry.path, path.relative_to(&self.selection.strip).unwrap_or_default());
+                let mut key = None;
                 if let Some(owner) = self.selection.owner.filter(|_| part.bucket) {
                     if within.is_root() {
                         // A bucket has no attributes of its own to set on a directory.
-                        self.last = Some(path);
                         continue;
                     }
                     let ahead = reader.next_entry().map(|next| next.map(|(entry, _)| entry));
@@ -263,18 +280,35 @@ impl<S: NodeSource<Error = repository::Error>> Walk<'_, S> {
                     self.ahead = Some(ahead);
                     key = land(&mut entry, beside, owner);
                 }
-            } else {
-                self.passed += 1;
-            }
-            self.last = Some(path);
-            if wanted {
                 let object = part.bucket && !entry.kind.is_directory();
-                return Ok(Step::Entry(Box::new(Picked { entry, part: self.part, above: false, object, key })));
+                if self.choose(path, Picked { entry, part: self.part, above: false, object, key }) {
+                    self.passed = 0;
+                    continue;
+                }
             }
+            self.passed += 1;
             if self.passed > PASSED_MAX {
                 self.skip()?;
             }
         }
+    }
+
+    /// Hands out what is chosen, after the directories that lead to it. False: it is not.
+    fn choose(&mut self, path: TreePath, picked: Picked) -> bool {
+        let choice = self.chooser.choose(&path, picked.entry.kind.is_directory());
+        if choice == Choice::Out {
+            return false;
+        }
+        while self.on_the_way.last().is_some_and(|(above, _)| !path.is_within(above)) {
+            self.on_the_way.pop();
+        }
+        if choice == Choice::Leads {
+            self.on_the_way.push((path, picked));
+        } else {
+            self.chosen.extend(self.on_the_way.drain(..).map(|(_, picked)| picked));
+            self.chosen.push_back(picked);
+        }
+        true
     }
 
     fn next_part(&mut self) {
@@ -290,6 +324,22 @@ impl<S: NodeSource<Error = repository::Error>> Walk<'_, S> {
         self.passed = 0;
         let (selection, Some(last)) = (self.selection, &self.last) else { return Ok(()) };
         let Some(part) = selection.parts.get(self.part) else { return Ok(()) };
+        if let Some(behind) = self.chooser.behind_excluded(last) {
+            let Some(next) = behind.relative_to(&part.name) else {
+                // All of the part is excluded.
+                self.next_part();
+                return Ok(());
+            };
+            let (reader, damage) = open(self.nodes, part, &next)?;
+            if damage.is_none() {
+                self.reader = Some(reader);
+                self.ahead = None;
+            }
+            return Ok(());
+        }
+        if selection.files.is_none() {
+            return Ok(());
+        }
         match selection.next_wanted(last).and_then(|next| next.relative_to(&part.name)) {
             None => self.next_part(),
             Some(next) => {

@@ -250,6 +250,6 @@ fn finished(
 fn told_failure(notes: &Notes, file: &FileWork, failure: Failure) {
     match failure {
         Failure::Damaged(error) => notes.damaged(&file.entry.path, error),
-        Failure::Loss(sentence) => notes.loss(sentence),
+        Failure::Loss(sentence) => notes.lost_entry(&file.entry.path, sentence),
     }
 }

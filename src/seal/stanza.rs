@@ -43,6 +43,7 @@ pub enum StanzaError {
 }
 
 /// A public key that keys are wrapped to.
+#[derive(Clone)]
 pub struct Recipient {
     key: <XWing as Kem>::PublicKey,
     bytes: Vec<u8>,

@@ -42,6 +42,8 @@ pub struct Dir {
     above: Option<Arc<Dir>>,
     name: CString,
     identity: Identity,
+    /// Gone through and never listed: the right to search it is enough.
+    passed: bool,
     open: Mutex<Option<Arc<OwnedFd>>>,
 }
 
@@ -82,16 +84,26 @@ impl Dir {
     /// The directory that holds the root.
     pub(super) fn anchor(base: Arc<Base>) -> Arc<Self> {
         let identity = Identity { dev: 0, inode: 0 }; // never compared: the anchor is never opened again
-        Arc::new(Self { base, above: None, name: CString::default(), identity, open: Mutex::default() })
+        Arc::new(Self { base, above: None, name: CString::default(), identity, passed: true, open: Mutex::default() })
     }
 
     /// The directory `name` in this one, not opened yet.
     pub(super) fn child(self: &Arc<Self>, name: &CStr, identity: Identity) -> Arc<Self> {
+        self.make(name, identity, false)
+    }
+
+    /// `child` for a directory that only leads on to another.
+    pub(super) fn passage(self: &Arc<Self>, name: &CStr, identity: Identity) -> Arc<Self> {
+        self.make(name, identity, true)
+    }
+
+    fn make(self: &Arc<Self>, name: &CStr, identity: Identity, passed: bool) -> Arc<Self> {
         Arc::new(Self {
             base: Arc::clone(&self.base),
             above: Some(Arc::clone(self)),
             name: name.to_owned(),
             identity,
+            passed,
             open: Mutex::default(),
         })
     }
@@ -133,7 +145,7 @@ impl Dir {
     }
 
     fn open_in(self: &Arc<Self>, above: &OwnedFd) -> Result<Arc<OwnedFd>, ProblemKind> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+        let flags = OFlags::DIRECTORY | if self.passed { OFlags::PATH } else { OFlags::RDONLY };
         let unreadable = |errno| ProblemKind::from_errno("opened", errno);
         let descriptor = open_quietly(above, self.name.as_c_str(), flags).map_err(unreadable)?;
         if stat_of(&descriptor).map_err(unreadable)?.identity() != self.identity {

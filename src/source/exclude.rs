@@ -24,19 +24,28 @@ use super::SourceError;
 
 /// Patterns, ready to match. The default leaves nothing out.
 #[derive(Clone, Debug, Default)]
-pub struct Excludes(Option<Gitignore>);
+pub struct Excludes {
+    patterns: Option<Gitignore>,
+    /// BLAKE3 of the patterns as they were understood.
+    fingerprint: [u8; 32],
+}
 
 impl Excludes {
     /// Reads `patterns`, then the lines of each of `files`, in this order. `base` is the absolute root that `./` stands for;
     /// files are opened as given.
     pub fn new(base: &Path, patterns: &[String], files: &[PathBuf]) -> Result<Self, SourceError> {
         let mut builder = GitignoreBuilder::new("/");
+        let mut hasher = blake3::Hasher::new();
+        let mut note = |line: &str| {
+            hasher.update(line.as_bytes()).update(b"\n");
+        };
         for pattern in patterns {
             if pattern.trim().is_empty() {
                 return Err(SourceError::EmptyPattern);
             }
             let literal = if pattern.starts_with('#') { format!("\\{pattern}") } else { pattern.clone() };
             let line = gitignore_line(base, &literal)?;
+            note(&line);
             let added = builder.add_line(None, &line).map(|_| ());
             added.map_err(|cause| SourceError::Pattern { pattern: pattern.clone(), cause })?;
         }
@@ -46,23 +55,37 @@ impl Excludes {
             let lines = text.strip_prefix('\u{feff}').unwrap_or(&text).lines();
             for (index, line) in lines.enumerate().filter(|(_, line)| !line.trim().is_empty() && !line.starts_with('#'))
             {
-                let added = builder.add_line(None, &gitignore_line(base, line)?).map(|_| ());
+                let line = gitignore_line(base, line)?;
+                note(&line);
+                let added = builder.add_line(None, &line).map(|_| ());
                 added.map_err(|cause| SourceError::PatternLine { path: path.clone(), line: index + 1, cause })?;
             }
         }
         let built = builder.build().map_err(|cause| SourceError::Pattern { pattern: patterns.join(", "), cause })?;
-        Ok(Self((!built.is_empty()).then_some(built)))
+        let fingerprint = *hasher.finalize().as_bytes();
+        Ok(Self { patterns: (!built.is_empty()).then_some(built), fingerprint })
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_none()
+    pub fn is_empty(&self) -> bool {
+        self.patterns.is_none()
+    }
+
+    /// The same for the same patterns in the same order.
+    pub fn fingerprint(&self) -> [u8; 32] {
+        self.fingerprint
     }
 
     /// Whether the host's absolute `path` is left out by itself; its parents are the walk's to ask about.
     pub fn excludes(&self, path: &[u8], is_directory: bool) -> bool {
-        match &self.0 {
-            Some(patterns) => patterns.matched(Path::new(OsStr::from_bytes(path)), is_directory).is_ignore(),
-            None => false,
+        self.says(path, is_directory) == Some(true)
+    }
+
+    /// What the last pattern that matches says of `path` itself: that it is meant, or with `!` that it is not.
+    pub fn says(&self, path: &[u8], is_directory: bool) -> Option<bool> {
+        match self.patterns.as_ref()?.matched(Path::new(OsStr::from_bytes(path)), is_directory) {
+            ignore::Match::None => None,
+            ignore::Match::Ignore(_) => Some(true),
+            ignore::Match::Whitelist(_) => Some(false),
         }
     }
 }
@@ -165,7 +188,7 @@ mod tests {
     #[test]
     fn a_mistake_names_its_pattern_or_its_line() {
         let bad = Excludes::new(Path::new("/"), &["a{b".to_owned()], &[]).unwrap_err();
-        assert_eq!(bad.to_string(), "the exclude \"a{b\" is not a pattern");
+        assert_eq!(bad.to_string(), "\"a{b\" is not a pattern");
         assert!(matches!(Excludes::new(Path::new("/"), &[" ".into()], &[]), Err(SourceError::EmptyPattern)));
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("excludes");

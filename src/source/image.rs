@@ -10,12 +10,13 @@ const SPARSE_BYTES_MIN: u64 = 16 << 20;
 const EXTENSIONS: [&[u8]; 7] = [b"img", b"raw", b"qcow2", b"vmdk", b"vdi", b"vhd", b"vhdx"];
 
 /// Whether a regular file named `name` is to be cut in fixed blocks: it is called an image, or is large and has holes.
-/// On a file system that compresses, every large file that compressed looks as if it had holes.
+/// On a file system that compresses, every large file that compressed looks as if it had holes. A name does not count where
+/// the file has several: cut in two ways, its names would not be known as one file when they are restored.
 pub fn is_disk_image(name: &[u8], stat: &Stat) -> bool {
     if !stat.file_type.is_file() {
         return false;
     }
-    is_image_name(name) || (stat.size >= SPARSE_BYTES_MIN && stat.is_sparse())
+    (stat.nlink < 2 && is_image_name(name)) || (stat.size >= SPARSE_BYTES_MIN && stat.is_sparse())
 }
 
 /// Whether images are called so.
@@ -42,6 +43,8 @@ mod tests {
         for name in [&b"img"[..], b"photo.jpg", b"a.img.zst", b"a."] {
             assert!(!is_disk_image(name, &stat), "{name:?}");
         }
+        let several = Stat { nlink: 2, ..stat };
+        assert!(!is_disk_image(b"disk.img", &several), "its other name may be any");
         file.as_file().set_len(SPARSE_BYTES_MIN - 1).unwrap();
         stat = stat_at(CWD, file.path(), false).unwrap();
         assert!(!is_disk_image(b"data", &stat));

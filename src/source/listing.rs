@@ -3,7 +3,7 @@
 //! Owns the bytes of the names and their order. Refuses to look at what a name stands for.
 
 use std::cmp::Ordering;
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::mem::MaybeUninit;
 use std::os::fd::AsFd;
 
@@ -82,6 +82,16 @@ impl Listing {
         result
     }
 
+    /// Holds these names, whose types nobody told. One with a NUL within is no name.
+    pub fn fill<'n>(&mut self, names: impl Iterator<Item = &'n [u8]>) {
+        self.bytes.clear();
+        self.names.clear();
+        for name in names.filter_map(|name| CString::new(name).ok()) {
+            self.push(&name, FileType::Unknown);
+        }
+        self.sort();
+    }
+
     fn push(&mut self, name: &CStr, file_type: FileType) {
         let text = name.to_bytes();
         if text == b"." || text == b".." {
@@ -118,7 +128,6 @@ impl Listing {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use std::ffi::CString;
 
     fn listing(names: &[Vec<u8>]) -> Listing {
         let mut listing = Listing::default();

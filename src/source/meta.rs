@@ -18,10 +18,13 @@ use super::open::{OpenFile, open};
 use super::problem::{Problem, ProblemKind};
 use super::stat::{Stat, stat_of};
 use super::walk::Found;
-use crate::pack::entry::{Content, Cut, Entry, Kind};
+use crate::pack::entry::{Content, Cut, Entry, Kind, Timestamp};
 
 /// What the kernel allows for one value, and for all names of one file (`XATTR_SIZE_MAX`, `XATTR_LIST_MAX`).
 const XATTR_BYTES_MAX: usize = 64 << 10;
+
+/// What all attributes of one file may come to: with more, its entry would outgrow what a reader takes. XFS and btrfs hold more.
+const XATTRS_BYTES_MAX: usize = 8 << 20;
 
 /// Most files have no attributes, or a short list of short ones: tried first, on the stack.
 const XATTR_BYTES_USUAL: usize = 512;
@@ -116,7 +119,8 @@ pub fn entry(found: &Found, meta: Meta) -> Entry {
         user: meta.user,
         group: meta.group,
         mtime: stat.mtime,
-        ctime: stat.ctime,
+        // What could not be read whole is never unchanged: the next run tries again, and tells of it again.
+        ctime: if meta.loss.is_some() { Timestamp::default() } else { stat.ctime },
         inode: stat.inode,
         link_group: link_group(stat),
         xattrs: meta.xattrs,
@@ -203,9 +207,24 @@ fn add_xattrs(meta: &mut Meta, file: &impl Attributed, problem: impl Fn(ProblemK
             return;
         }
     };
-    for name in names.split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
+    let mut bytes = 0;
+    // XFS shows each ACL to root a second time, as these; on another file system they would be attributes of no meaning.
+    let listed = |wanted: &[u8]| names.split(|byte| *byte == 0).any(|name| name == wanted);
+    let shadow = |name: &[u8]| match name {
+        b"trusted.SGI_ACL_FILE" => listed(b"system.posix_acl_access"),
+        b"trusted.SGI_ACL_DEFAULT" => listed(b"system.posix_acl_default"),
+        _ => false,
+    };
+    for name in names.split(|byte| *byte == 0).filter(|name| !name.is_empty() && !shadow(name)) {
         match whole(|buffer| file.get(name, buffer)) {
-            Ok(value) => meta.xattrs.push((name.to_vec(), value)),
+            Ok(value) => {
+                bytes += name.len() + value.len();
+                if bytes > XATTRS_BYTES_MAX {
+                    meta.loss = loss(Errno::TOOBIG);
+                    break;
+                }
+                meta.xattrs.push((name.to_vec(), value));
+            }
             // Removed since it was listed, or listed by a file system that does not mean it.
             Err(Errno::NODATA | Errno::OPNOTSUPP) => {}
             Err(errno) => meta.loss = loss(errno),
@@ -233,7 +252,6 @@ fn whole(ask: impl Fn(&mut [u8]) -> Result<usize, Errno>) -> Result<Vec<u8>, Err
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pack::entry::Timestamp;
     use crate::source::walk::{Walk, WalkOptions};
     use rustix::fs::{AtFlags, CWD, Mode, Timespec, Timestamps, XattrFlags, chownat, makedev, mknodat, utimensat};
     use rustix::process::{Gid, Uid, geteuid};

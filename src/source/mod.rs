@@ -12,11 +12,14 @@ pub mod bucket;
 mod dir;
 pub mod exclude;
 pub mod image;
+pub mod listed;
 mod listing;
 pub mod meta;
 pub mod open;
 pub mod problem;
 pub mod stat;
+pub mod stream;
 pub mod walk;
 
 pub use problem::{Problem, ProblemKind, SourceError};
+pub use stream::StreamError;

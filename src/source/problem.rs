@@ -22,23 +22,25 @@ pub enum SourceError {
         #[source]
         cause: io::Error,
     },
-    #[error("the exclude {pattern:?} is not a pattern")]
+    #[error("none of the {listed} paths in the list exists; the first is {}", escape(first))]
+    NoneListed { listed: usize, first: Vec<u8> },
+    #[error("{pattern:?} is not a pattern")]
     Pattern {
         pattern: String,
         #[source]
         cause: ignore::Error,
     },
-    #[error("an exclude is empty")]
+    #[error("a pattern is empty")]
     EmptyPattern,
-    #[error("the exclude {pattern:?} stands for a path below {}, whose name is not UTF-8", escape(base))]
+    #[error("the pattern {pattern:?} stands for a path below {}, whose name is not UTF-8", escape(base))]
     PatternBase { pattern: String, base: Vec<u8> },
-    #[error("the exclude file {} cannot be read", path.display())]
+    #[error("the file of patterns {} cannot be read", path.display())]
     PatternFile {
         path: PathBuf,
         #[source]
         cause: io::Error,
     },
-    #[error("line {line} of the exclude file {} is not a pattern", path.display())]
+    #[error("line {line} of the file {} is not a pattern", path.display())]
     PatternLine {
         path: PathBuf,
         line: usize,

@@ -7,7 +7,8 @@
 //! open, a stat to be sure of it, and at least two `getdents` besides. The memory is that of the listings from the root to
 //! where the walk is (`listing`), a handle for each of those directories, and one path.
 
-use std::ffi::{CStr, OsStr};
+use std::collections::VecDeque;
+use std::ffi::{CStr, CString, OsStr};
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
@@ -19,6 +20,7 @@ use rustix::io::Errno;
 
 use super::dir::{Base, Dir, open_quietly};
 use super::exclude::Excludes;
+use super::listed::Listed;
 use super::listing::{BUFFER_BYTES, Listing};
 use super::open;
 use super::problem::{Problem, ProblemKind, SourceError};
@@ -32,6 +34,10 @@ pub struct WalkOptions {
     pub one_file_system: bool,
     /// A directory with a valid `CACHEDIR.TAG` is kept with its tag, without the rest.
     pub exclude_caches: bool,
+    /// Only these, with the directories that lead to them; the root is `/` then.
+    pub listed: Option<Arc<Listed>>,
+    /// Device and inode of a directory that is kept empty: the store that all is saved to.
+    pub closed: Option<(u64, u64)>,
 }
 
 /// Something that stood in the source when the walk came by.
@@ -72,10 +78,9 @@ impl Found {
 pub struct Walk {
     options: WalkOptions,
     base: Arc<Base>,
-    root_dev: u64,
     root: Option<Found>,
     /// The directory that was yielded last, whose content comes next.
-    pending: Option<Arc<Dir>>,
+    pending: Option<Pending>,
     /// From the root to the directory being walked.
     frames: Vec<Frame>,
     /// Of the last frame, kept in hand so that an entry takes no lock.
@@ -86,10 +91,27 @@ pub struct Walk {
     absolute: Vec<u8>,
     spare: Vec<Listing>,
     buffer: Box<[MaybeUninit<u8>]>,
+    /// Of listed paths that lie beneath what cannot hold them.
+    unmet: VecDeque<Problem>,
+}
+
+struct Pending {
+    dir: Arc<Dir>,
+    scope: Scope,
+}
+
+/// What of a directory is wanted.
+#[derive(Clone, Copy)]
+enum Scope {
+    /// All that is not left out, on this device if the walk keeps to one.
+    All { dev: u64 },
+    /// What leads to listed paths, on any device.
+    Listed,
 }
 
 struct Frame {
     dir: Arc<Dir>,
+    scope: Scope,
     listing: Listing,
     next: usize,
 }
@@ -124,7 +146,6 @@ impl Walk {
         let found = Found { path: TreePath::root(), stat, dir: Dir::anchor(Arc::clone(&base)) };
         let mut walk = Self {
             options,
-            root_dev: stat.dev,
             base,
             root: None,
             pending: None,
@@ -134,6 +155,7 @@ impl Walk {
             absolute: Vec::new(),
             spare: Vec::new(),
             buffer: vec![MaybeUninit::uninit(); BUFFER_BYTES].into_boxed_slice(),
+            unmet: VecDeque::new(),
         };
         walk.try_root(&found, name, refuse)?;
         walk.root = Some(found);
@@ -154,10 +176,14 @@ impl Walk {
         };
         match found.stat.file_type {
             FileType::Directory => {
-                let name = std::ffi::CString::new(name.as_bytes()).map_err(|_| refuse(Errno::INVAL))?;
-                let root = found.dir.child(&name, found.stat.identity());
-                root.descriptor().map_err(refuse_kind)?;
-                self.pending = Some(root);
+                let name = CString::new(name.as_bytes()).map_err(|_| refuse(Errno::INVAL))?;
+                let listed = self.options.listed.as_ref().is_some_and(|listed| !listed.holds(&found.path));
+                let (dir, scope) = match listed {
+                    true => (found.dir.passage(&name, found.stat.identity()), Scope::Listed),
+                    false => (found.dir.child(&name, found.stat.identity()), Scope::All { dev: found.stat.dev }),
+                };
+                dir.descriptor().map_err(refuse_kind)?;
+                self.pending = Some(Pending { dir, scope });
             }
             FileType::RegularFile => {
                 open::open(found).map_err(|problem| refuse_kind(problem.kind))?;
@@ -168,7 +194,7 @@ impl Walk {
     }
 
     /// Lists the pending directory and makes it the one being walked.
-    fn enter(&mut self, dir: Arc<Dir>) -> Result<(), Problem> {
+    fn enter(&mut self, Pending { dir, scope }: Pending) -> Result<(), Problem> {
         let descriptor = match dir.descriptor() {
             Ok(descriptor) => descriptor,
             Err(kind) => {
@@ -178,6 +204,13 @@ impl Walk {
             }
         };
         let mut listing = self.spare.pop().unwrap_or_default();
+        if let (Scope::Listed, Some(listed)) = (scope, &self.options.listed) {
+            listing.fill(listed.names(&self.path));
+            self.descriptor = Some(descriptor);
+            self.frames.push(Frame { dir, scope, listing, next: 0 });
+            self.restart_absolute();
+            return Ok(());
+        }
         let result = listing.read(&descriptor, &mut self.buffer);
         if self.options.exclude_caches
             && let Some(tag) = listing.position(CACHEDIR_TAG)
@@ -188,7 +221,7 @@ impl Walk {
         // What was listed before an error is saved all the same.
         let result = result.map_err(|errno| dir.problem(&self.path, ProblemKind::from_errno("listed", errno)));
         self.descriptor = Some(descriptor);
-        self.frames.push(Frame { dir, listing, next: 0 });
+        self.frames.push(Frame { dir, scope, listing, next: 0 });
         self.restart_absolute();
         result
     }
@@ -235,7 +268,12 @@ impl Walk {
                 return Some(Some(Err(problem)));
             }
         };
-        let excluding = !self.options.excludes.is_empty();
+        let listed = match (frame.scope, &self.options.listed) {
+            (Scope::Listed, Some(listed)) => Some(Arc::clone(listed)),
+            _ => None,
+        };
+        // What was asked for by name is never left out.
+        let excluding = !self.options.excludes.is_empty() && listed.is_none();
         if excluding {
             self.absolute.extend_from_slice(name.to_bytes());
             // A file system that does not tell types has them asked for below.
@@ -262,15 +300,55 @@ impl Walk {
                 return Some(None);
             }
         }
+        if let Some(listed) = listed {
+            return Some(self.step_on_the_way(&listed, path, stat));
+        }
         let stat = match stat {
             Ok(stat) => stat,
             Err(kind) => return Some(Some(Err(frame.dir.problem(&path, kind)))),
         };
-        if stat.file_type.is_dir() && !(self.options.one_file_system && stat.dev != self.root_dev) {
-            self.pending = Some(frame.dir.child(name, stat.identity()));
+        let elsewhere = matches!(frame.scope, Scope::All { dev } if dev != stat.dev);
+        let closed = self.options.closed == Some((stat.dev, stat.inode));
+        if stat.file_type.is_dir() && !(self.options.one_file_system && elsewhere) && !closed {
+            self.pending = Some(Pending { dir: frame.dir.child(name, stat.identity()), scope: frame.scope });
             self.path = path.clone();
         }
         Some(Some(Ok(Found { path, stat, dir: Arc::clone(&frame.dir) })))
+    }
+
+    /// A name that is listed, or that leads to what is: one that is not there was asked for all the same.
+    fn step_on_the_way(
+        &mut self,
+        listed: &Listed,
+        path: TreePath,
+        stat: Result<Stat, ProblemKind>,
+    ) -> Option<Result<Found, Problem>> {
+        let frame = self.frames.last()?;
+        let asked_for = listed.holds(&path);
+        let errno = match &stat {
+            Ok(stat) if asked_for || stat.file_type.is_dir() => None,
+            Ok(_) => Some(Errno::NOTDIR),
+            Err(ProblemKind::Vanished) => Some(Errno::NOENT),
+            Err(kind) => return Some(Err(frame.dir.problem(&path, *kind))),
+        };
+        let stat = match (errno, stat) {
+            (None, Ok(stat)) => stat,
+            (errno, _) => {
+                let kind = ProblemKind::Unreadable { verb: "found", errno: errno.unwrap_or(Errno::NOENT) };
+                self.unmet.extend(listed.beneath(&path).map(|path| frame.dir.problem(path, kind)));
+                return self.unmet.pop_front().map(Err);
+            }
+        };
+        if stat.file_type.is_dir() {
+            let name = CString::new(path.file_name()).ok()?;
+            let (dir, scope) = match asked_for {
+                true => (frame.dir.child(&name, stat.identity()), Scope::All { dev: stat.dev }),
+                false => (frame.dir.passage(&name, stat.identity()), Scope::Listed),
+            };
+            self.pending = Some(Pending { dir, scope });
+            self.path = path.clone();
+        }
+        Some(Ok(Found { path, stat, dir: Arc::clone(&frame.dir) }))
     }
 }
 
@@ -281,8 +359,11 @@ impl Iterator for Walk {
         if let Some(root) = self.root.take() {
             return Some(Ok(root));
         }
-        if let Some(dir) = self.pending.take()
-            && let Err(problem) = self.enter(dir)
+        if let Some(problem) = self.unmet.pop_front() {
+            return Some(Err(problem));
+        }
+        if let Some(pending) = self.pending.take()
+            && let Err(problem) = self.enter(pending)
         {
             return Some(Err(problem));
         }

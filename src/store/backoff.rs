@@ -1,17 +1,19 @@
 //! How long to wait between attempts, and how often.
 
 use std::fmt;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 /// Pauses that double from `first` up to `cap`, each between half and all of that, drawn anew so that many hosts which
 /// failed together do not come back together.
+#[derive(Clone)]
 pub struct Pace {
     /// Calls in all, the first among them; at least one is made.
     pub attempts: u32,
     pub first: Duration,
     pub cap: Duration,
-    sleep: Box<dyn Fn(Duration) + Send + Sync>,
+    sleep: Arc<dyn Fn(Duration) + Send + Sync>,
 }
 
 impl Default for Pace {
@@ -23,12 +25,12 @@ impl Default for Pace {
 
 impl Pace {
     pub fn new(attempts: u32, first: Duration, cap: Duration) -> Self {
-        Self { attempts, first, cap, sleep: Box::new(thread::sleep) }
+        Self { attempts, first, cap, sleep: Arc::new(thread::sleep) }
     }
 
     /// Sleeps by `sleep` instead of the thread's.
     pub fn sleeping_by(self, sleep: impl Fn(Duration) + Send + Sync + 'static) -> Self {
-        Self { sleep: Box::new(sleep), ..self }
+        Self { sleep: Arc::new(sleep), ..self }
     }
 
     /// Waits after the failed attempt number `attempt`, counted from 1. False: there is none left, and no wait.

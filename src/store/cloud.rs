@@ -21,7 +21,7 @@ use object_store::path::Path;
 use object_store::{Attribute, Attributes, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 
 use super::retry::Retry;
-use super::{Class, Create, Inspection, Listed, Replace, Result, Store, StoreError, Upload};
+use super::{Class, Create, Inspection, Listed, Replace, Result, Store, StoreError, Tag, Upload};
 use crate::address::BucketAddress;
 use crate::bucket::refusal::{self, Kind, Refusal};
 use crate::bucket::{Bucket, ConnectError, Options, StorageClasses, Traffic};
@@ -270,7 +270,7 @@ impl Store for CloudStore {
                 let Some(key) = meta.location.as_ref().strip_prefix(&strip) else { continue };
                 // What is no key of ours is nobody's object.
                 if let (true, Ok(key)) = (key.starts_with(&wanted), key.parse()) {
-                    found.push(Listed { key, size: meta.size });
+                    found.push(Listed { key, size: meta.size, tag: meta.e_tag.as_deref().map(Tag::of) });
                 }
             }
             Ok(found)
@@ -307,5 +307,9 @@ impl Store for CloudStore {
     /// Clouds do not tell.
     fn available_bytes(&self) -> Result<Option<u64>> {
         Ok(None)
+    }
+
+    fn is_remote(&self) -> bool {
+        true
     }
 }

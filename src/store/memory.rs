@@ -7,7 +7,7 @@ use std::ops::Range;
 use object_store::memory::InMemory;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 
-use super::{Class, Create, Listed, Result, Store, StoreError, Upload, drive};
+use super::{Class, Create, Listed, Result, Store, StoreError, Tag, Upload, drive};
 use crate::names::{ObjectKey, SessionId};
 
 const URL: &str = "memory:";
@@ -123,7 +123,7 @@ impl ObjectListing<'_> {
             directories.extend(listing.common_prefixes.into_iter().map(Some));
             for object in listing.objects {
                 let key = object.location.as_ref().parse().map_err(|cause| refuse_name(&object.location, cause))?;
-                found.push(Listed { key, size: object.size });
+                found.push(Listed { key, size: object.size, tag: object.e_tag.as_deref().map(Tag::of) });
             }
         }
         Ok(found)

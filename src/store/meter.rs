@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{Create, Inspection, Leftover, Listed, Replace, Result, Store, Swept, Upload};
+use super::{Copies, Create, Inspection, Leftover, Listed, Replace, Result, Store, Swept, Upload};
 use crate::names::{ObjectKey, SessionId};
 
 /// Requests by verb, failed ones among them, and bytes of objects that went up and came down.
@@ -142,6 +142,22 @@ impl<S: Store> Store for Metered<S> {
 
     fn sweep(&self, is_dead: &mut dyn FnMut(&Leftover) -> bool) -> Result<Swept> {
         self.store.sweep(is_dead)
+    }
+
+    fn is_remote(&self) -> bool {
+        self.store.is_remote()
+    }
+
+    fn copies(&self) -> Option<&Copies> {
+        self.store.copies()
+    }
+
+    fn bring(&self, objects: &[(ObjectKey, u64)]) {
+        self.store.bring(objects);
+    }
+
+    fn fresh(&self) -> Option<Arc<dyn Store>> {
+        self.store.fresh().map(|store| Arc::new(Metered { store, meter: self.meter() }) as Arc<dyn Store>)
     }
 }
 

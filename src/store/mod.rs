@@ -8,7 +8,9 @@
 
 pub mod address;
 pub mod backoff;
+pub mod cached;
 pub mod cloud;
+pub mod copies;
 pub mod create_once;
 mod drive;
 pub mod local;
@@ -20,7 +22,9 @@ pub mod retry;
 mod shared;
 
 use std::ops::Range;
+use std::sync::Arc;
 
+pub use self::copies::Copies;
 use crate::bucket::Traffic;
 use crate::names::{ObjectKey, SessionId};
 
@@ -31,6 +35,20 @@ pub type Result<T> = std::result::Result<T, StoreError>;
 pub struct Listed {
     pub key: ObjectKey,
     pub size: u64,
+    /// What the store says of the object's bytes, where it says anything: other bytes have another tag. It is the store's word, and no proof.
+    pub tag: Option<Tag>,
+}
+
+/// An entity tag, hashed: stores write them in all lengths.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Tag(pub [u8; 16]);
+
+impl Tag {
+    pub fn of(text: &str) -> Self {
+        let mut tag = [0; 16];
+        tag.copy_from_slice(&blake3::hash(text.as_bytes()).as_bytes()[..16]);
+        Self(tag)
+    }
 }
 
 /// How a `create` ended. Neither answer is ambiguous to the store; a lost answer is an error of class `Ambiguous`.
@@ -93,6 +111,27 @@ pub trait Store: Send + Sync {
     fn sweep(&self, is_dead: &mut dyn FnMut(&Leftover) -> bool) -> Result<Swept> {
         let _ = is_dead; // this store leaves nothing behind
         Ok(Swept::default())
+    }
+
+    /// Whether each call takes a round trip, so that many at once are better than many in a row, and packs are better large.
+    fn is_remote(&self) -> bool {
+        false
+    }
+
+    /// Copies of some objects on this host, where a wrapper keeps them.
+    fn copies(&self) -> Option<&Copies> {
+        None
+    }
+
+    /// Fetches copies of these objects (keys and sizes) ahead, several at once, where copies are kept. Nothing is promised: whoever reads an object
+    /// learns what is wrong with it.
+    fn bring(&self, objects: &[(ObjectKey, u64)]) {
+        let _ = objects;
+    }
+
+    /// The same store, believing no copy that was kept before; none: it keeps none.
+    fn fresh(&self) -> Option<Arc<dyn Store>> {
+        None
     }
 }
 

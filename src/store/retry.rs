@@ -3,11 +3,12 @@
 //! Refuses to repeat creates: whether one took effect is `create_once`'s question. Deletes and reads may be repeated freely.
 
 use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::backoff::Pace;
-use super::{Class, Create, Inspection, Leftover, Listed, Replace, Result, Store, Swept, Upload};
+use super::{Class, Copies, Create, Inspection, Leftover, Listed, Replace, Result, Store, Swept, Upload};
 use crate::bucket::Traffic;
 use crate::names::{ObjectKey, SessionId};
 
@@ -112,5 +113,21 @@ impl<S: Store> Store for Retry<S> {
 
     fn sweep(&self, is_dead: &mut dyn FnMut(&Leftover) -> bool) -> Result<Swept> {
         self.store.sweep(is_dead)
+    }
+
+    fn is_remote(&self) -> bool {
+        self.store.is_remote()
+    }
+
+    fn copies(&self) -> Option<&Copies> {
+        self.store.copies()
+    }
+
+    fn bring(&self, objects: &[(ObjectKey, u64)]) {
+        self.store.bring(objects);
+    }
+
+    fn fresh(&self) -> Option<Arc<dyn Store>> {
+        self.store.fresh().map(|store| Arc::new(Retry::at(store, self.pace.clone())) as Arc<dyn Store>)
     }
 }

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::{Create, Inspection, Leftover, Listed, Replace, Result, Store, Swept, Upload};
+use super::{Copies, Create, Inspection, Leftover, Listed, Replace, Result, Store, Swept, Upload};
 use crate::bucket::Traffic;
 use crate::names::{ObjectKey, SessionId};
 
@@ -60,6 +60,22 @@ macro_rules! store_behind {
 
             fn sweep(&self, is_dead: &mut dyn FnMut(&Leftover) -> bool) -> Result<Swept> {
                 (**self).sweep(is_dead)
+            }
+
+            fn is_remote(&self) -> bool {
+                (**self).is_remote()
+            }
+
+            fn copies(&self) -> Option<&Copies> {
+                (**self).copies()
+            }
+
+            fn bring(&self, objects: &[(ObjectKey, u64)]) {
+                (**self).bring(objects)
+            }
+
+            fn fresh(&self) -> Option<Arc<dyn Store>> {
+                (**self).fresh()
             }
         }
     };

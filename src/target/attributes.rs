@@ -1,7 +1,8 @@
 //! Sets what an entry says of a file, in the order in which nothing undoes what went before.
 //!
 //! Owner first: a change of owner clears setuid, setgid and capabilities. Plain attributes before the mode, which may
-//! take away our right to write them. Capabilities and ACLs after the mode. Times last, since all else touches them.
+//! take away our right to write them. Capabilities and ACLs after the mode. Times last, since all else touches them. Then
+//! the kernel is asked what stands: some file systems take a mode, an owner or a time that they cannot keep, and say nothing.
 
 use std::io;
 
@@ -12,7 +13,7 @@ use super::Target;
 use super::confine::{ACL_ACCESS, ACL_DEFAULT, Folder};
 use super::error::{Attribute, Outcome};
 use super::handle::Handle;
-use crate::pack::entry::{Entry, Kind};
+use crate::pack::entry::{Entry, Kind, Timestamp};
 
 const SETUID_SETGID: u32 = 0o6000;
 const CAPABILITY: &[u8] = b"security.capability";
@@ -24,6 +25,13 @@ pub(super) struct Given {
     pub mode: Option<u32>,
     /// It may have an ACL that it inherited.
     pub acl: bool,
+}
+
+/// What was set, as far as nothing refused it.
+struct Set {
+    owner: Option<(u32, u32)>,
+    mode: Option<u32>,
+    mtime: Option<Timestamp>,
 }
 
 /// How to create a small file so that little is left to set.
@@ -41,12 +49,11 @@ impl Target {
             self.drop_inherited_acl(handle, entry, outcome);
         }
         self.set_xattrs(handle, entry, outcome, |name| name != CAPABILITY && !is_acl(name));
-        if !link {
-            self.set_mode(handle, entry, given, owned, outcome);
-        }
+        let mode = if link { None } else { self.set_mode(handle, entry, given, owned, outcome) };
         self.set_xattrs(handle, entry, outcome, |name| name == CAPABILITY);
         self.set_xattrs(handle, entry, outcome, is_acl);
-        set_times(handle, entry, outcome);
+        let mtime = set_times(handle, entry, outcome);
+        confirm(handle, entry, Set { owner: owned.then(|| self.owners.of(entry)), mode, mtime }, outcome);
     }
 
     /// The permission bits to create a file with in `folder`: the final ones, unless for a moment somebody could read
@@ -106,8 +113,20 @@ impl Target {
         true
     }
 
-    fn set_mode(&self, handle: Handle<'_>, entry: &Entry, given: Given, owned: bool, outcome: &mut Outcome) {
-        let mut mode = entry.mode & 0o7777;
+    /// The mode that it should have by now; none if it could not be set.
+    fn set_mode(
+        &self,
+        handle: Handle<'_>,
+        entry: &Entry,
+        given: Given,
+        owned: bool,
+        outcome: &mut Outcome,
+    ) -> Option<u32> {
+        let withheld = self.owners.withheld(entry);
+        let mut mode = entry.mode & 0o7777 & !withheld;
+        if withheld != 0 && self.options.privileged {
+            outcome.omit(&entry.path, Attribute::Mode);
+        }
         let special = mode & SETUID_SETGID != 0;
         if special && !self.options.privileged {
             mode &= !SETUID_SETGID;
@@ -118,18 +137,13 @@ impl Target {
             outcome.lose(&entry.path, Attribute::Mode, io::Error::other("its owner could not be set"));
         }
         if given.mode == Some(mode) {
-            return;
+            return Some(mode);
         }
         if let Err(errno) = handle.chmod(mode) {
             outcome.lose(&entry.path, Attribute::Mode, errno);
-        } else if mode & SETUID_SETGID != 0 {
-            // Without the right to it the kernel drops setgid and says nothing.
-            match handle.stat() {
-                Ok(stat) if stat.st_mode & 0o7777 == mode => {}
-                Ok(_) => outcome.lose(&entry.path, Attribute::Mode, Errno::PERM),
-                Err(errno) => outcome.lose(&entry.path, Attribute::Mode, errno),
-            }
+            return None;
         }
+        Some(mode)
     }
 
     fn set_xattrs(&self, handle: Handle<'_>, entry: &Entry, outcome: &mut Outcome, now: impl Fn(&[u8]) -> bool) {
@@ -177,30 +191,52 @@ impl Target {
     }
 }
 
-/// Attributes that belong to a file's owner and would be restored; labels that the system gives by itself do not count.
+/// Attributes that belong to a file's owner and would be restored; labels that the system gives by itself do not count,
+/// nor does the second name under which XFS shows an ACL.
 pub(super) fn is_comparable(name: &[u8]) -> bool {
-    name.starts_with(b"user.") || name.starts_with(b"trusted.") || name == CAPABILITY || is_acl(name)
+    let trusted = name.starts_with(b"trusted.") && !name.starts_with(b"trusted.SGI_ACL_");
+    name.starts_with(b"user.") || trusted || name == CAPABILITY || is_acl(name)
 }
 
 fn is_acl(name: &[u8]) -> bool {
     name == ACL_ACCESS || name == ACL_DEFAULT
 }
 
-fn set_times(handle: Handle<'_>, entry: &Entry, outcome: &mut Outcome) {
+/// The time that it should have by now; none if it could not be set.
+fn set_times(handle: Handle<'_>, entry: &Entry, outcome: &mut Outcome) -> Option<Timestamp> {
     let mtime = entry.mtime;
     if mtime.nanos >= 1_000_000_000 {
         // To the kernel such numbers mean "now" and "leave it".
-        return outcome.lose(&entry.path, Attribute::Times, Errno::INVAL);
+        outcome.lose(&entry.path, Attribute::Times, Errno::INVAL);
+        return None;
     }
-    if let Err(errno) = handle.set_mtime(mtime) {
-        return outcome.lose(&entry.path, Attribute::Times, errno);
-    }
-    // A file system that cannot hold a time far away takes the nearest it can, and says nothing.
-    if !(0..1 << 31).contains(&mtime.secs) {
-        match handle.stat() {
-            Ok(stat) if stat.st_mtime == mtime.secs => {}
-            Ok(_) => outcome.lose(&entry.path, Attribute::Times, Errno::RANGE),
-            Err(errno) => outcome.lose(&entry.path, Attribute::Times, errno),
+    match handle.set_mtime(mtime) {
+        Ok(()) => Some(mtime),
+        Err(errno) => {
+            outcome.lose(&entry.path, Attribute::Times, errno);
+            None
         }
+    }
+}
+
+/// Names what was set and does not stand. A time too far away becomes the nearest that can be held, nanoseconds are cut off,
+/// setgid goes without the right to it; where a mount rules owners and modes they are as it says: all without an error.
+fn confirm(handle: Handle<'_>, entry: &Entry, set: Set, outcome: &mut Outcome) {
+    let stat = match handle.stat() {
+        Ok(stat) => stat,
+        Err(errno) => return outcome.lose(&entry.path, Attribute::Times, errno),
+    };
+    let mut kept = |what: Attribute, text: String| {
+        outcome.lose(&entry.path, what, io::Error::other(format!("the file system keeps {text}")));
+    };
+    if set.owner.is_some_and(|owner| owner != (stat.st_uid, stat.st_gid)) {
+        kept(Attribute::Owner, format!("{}:{}", stat.st_uid, stat.st_gid));
+    }
+    if set.mode.is_some_and(|mode| mode != stat.st_mode & 0o7777) {
+        kept(Attribute::Mode, format!("{:o}", stat.st_mode & 0o7777));
+    }
+    let (secs, nanos) = (stat.st_mtime, u32::try_from(stat.st_mtime_nsec).unwrap_or(u32::MAX));
+    if set.mtime.is_some_and(|mtime| (mtime.secs, mtime.nanos) != (secs, nanos)) {
+        kept(Attribute::Times, format!("{secs}.{nanos:09} seconds since 1970"));
     }
 }

@@ -82,7 +82,7 @@ impl Target {
             }
             _ => {}
         }
-        let mode = entry.mode & if self.options.privileged { 0o7777 } else { 0o1777 };
+        let mode = entry.mode & !self.owners.withheld(entry) & if self.options.privileged { 0o7777 } else { 0o1777 };
         if mode != stat.mode && kind != FileKind::Symlink {
             differences.push(Difference::Mode { wanted: mode, found: stat.mode });
         }

@@ -147,10 +147,17 @@ impl Target {
     /// has an [`Attribute::HardLink`] loss: the caller can still write the file once more.
     pub fn make_link(&self, first: &TreePath, path: &TreePath, existing: Existing) -> Result<Outcome> {
         self.check_name(path)?;
-        let (from, from_name) = self.confined.place("link", first)?;
-        let (folder, name) = self.confined.place("create", path)?;
         let mut outcome = Outcome::default();
-        let lost = |errno| matches!(errno, Errno::PERM | Errno::MLINK | Errno::XDEV | Errno::OPNOTSUPP);
+        let (from, from_name) = match self.confined.try_place(first) {
+            // A directory of ours that has its final mode by now, and with it no way in.
+            Err(errno @ Errno::ACCESS) => {
+                outcome.lose(path, Attribute::HardLink, errno);
+                return Ok(outcome);
+            }
+            placed => placed.map_err(|errno| self.confined.error("link", first, errno))?,
+        };
+        let (folder, name) = self.confined.place("create", path)?;
+        let lost = |errno| matches!(errno, Errno::PERM | Errno::ACCESS | Errno::MLINK | Errno::XDEV | Errno::OPNOTSUPP);
         match linkat(&from.fd, from_name, &folder.fd, name, AtFlags::empty()) {
             Ok(()) => return Ok(outcome),
             Err(Errno::EXIST) => {}

@@ -36,7 +36,7 @@ pub use differ::Difference;
 pub use error::{Attribute, Loss, Omitted, Outcome, Result, TargetError};
 pub use make::Made;
 pub use marker::{Begin, NAME as MARKER_NAME, State};
-pub use owner::OwnerBy;
+pub use owner::{OwnerBy, OwnerMap, Whose};
 pub use part::FileInProgress;
 pub use read::{FileKind, Found, TargetFile, TargetStat};
 
@@ -109,6 +109,12 @@ impl Target {
             part_count: AtomicU64::new(0),
             parts: Mutex::default(),
         })
+    }
+
+    /// The same target for owners that are mapped.
+    pub fn with_owners(mut self, map: OwnerMap) -> Self {
+        self.owners.map = map;
+        self
     }
 
     /// Bytes that may still be written here.

@@ -160,13 +160,12 @@ impl Target {
         let (fd, part) = self.create_part(&folder, path, creation.mode)?;
         let fill = || {
             let size = entry.kind.size();
-            let mut end = 0;
+            if has_holes(chunks, size) {
+                // Before the bytes: a file that grows by writing gets space ahead (XFS), which would then fill its holes.
+                ftruncate(&fd, size).map_err(|errno| self.confined.error("make room for", path, errno))?;
+            }
             for (offset, bytes) in chunks {
                 self.write_all(fd.as_fd(), path, size, *offset, bytes)?;
-                end = end.max(offset + bytes.len() as u64);
-            }
-            if end < size {
-                ftruncate(&fd, size).map_err(|errno| self.confined.error("make room for", path, errno))?;
             }
             let mut given = creation.given;
             if given.owner.is_none() && folder.ours {
@@ -301,6 +300,18 @@ impl Target {
             Ok(()) => Ok(()),
         }
     }
+}
+
+/// Whether `chunks` leave out some of `size` bytes.
+fn has_holes(chunks: &[(u64, &[u8])], size: u64) -> bool {
+    let mut end = 0;
+    for (offset, bytes) in chunks {
+        if *offset != end {
+            return true;
+        }
+        end += bytes.len() as u64;
+    }
+    end != size
 }
 
 /// For file systems whose rename cannot refuse to replace.

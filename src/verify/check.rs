@@ -9,17 +9,20 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::finding::{Findings, Number, causes, sentence};
+use super::ledger::{Ledger, Mark};
 use super::{Control, Error, Result};
 use crate::names::{GroupId, ObjectKey, PackId, WriterId};
 use crate::pack::container::PackKind;
 use crate::pack::keys::{self, Meaning};
 use crate::pack::run::PackRow;
-use crate::repository::{Error as RepositoryError, Repository};
+use crate::repository::{Error as RepositoryError, Repository, each};
 use crate::seal::sign::PublicKey;
 use crate::store::{Class, StoreError};
 
 /// No object but packs and index runs has a reason to be larger: it would have to be held whole.
 pub const SMALL_BYTES_MAX: u64 = 32 << 20;
+const AHEAD_BYTES: u64 = 16 << 20;
+const AHEAD_OBJECTS: usize = 256;
 
 /// A writer whose certificate was read by this check and verifies.
 #[derive(Clone, Copy)]
@@ -46,13 +49,34 @@ pub struct Listing {
     pub small: Vec<(ObjectKey, Meaning, u64)>,
     /// Sorted by id, so that an index's packs are found among them.
     pub packs: Vec<PackRow>,
+    /// Of all objects that have one.
+    pub marks: Vec<Mark>,
+    /// Packs that this host found sound before, and that have not changed by the store's word.
+    pub known_packs: HashSet<PackId>,
+    /// How many such objects there are.
+    pub known: u64,
 }
 
 impl Listing {
-    pub fn read(check: &Check<'_>) -> Result<Self> {
-        let listed = check.repository.store.list("").map_err(RepositoryError::from)?;
-        let mut listing = Self { objects: 0, small: vec![], packs: vec![] };
+    /// `believing`: what this host found sound before, and has a copy of if it is no data pack, need not be read again.
+    pub fn read(check: &Check<'_>, believing: bool) -> Result<Self> {
+        let store = &check.repository.store;
+        let listed = store.list("").map_err(RepositoryError::from)?;
+        let copies = store.copies();
+        let ledger = copies.filter(|_| believing).map(Ledger::open).unwrap_or_default();
+        let mut listing =
+            Self { objects: 0, small: vec![], packs: vec![], marks: vec![], known_packs: HashSet::new(), known: 0 };
         for object in listed {
+            if let (Some(copies), Some(mark)) = (copies, Mark::of(&object)) {
+                listing.marks.push(mark);
+                if ledger.has(mark) {
+                    listing.known += 1;
+                    match keys::parse(&object.key) {
+                        Some(Meaning::Pack(_, id)) => _ = listing.known_packs.insert(id),
+                        _ => copies.believe(&object.key),
+                    }
+                }
+            }
             if object.key.as_str().starts_with("tmp/") {
                 continue;
             }
@@ -109,6 +133,29 @@ impl<'a> Check<'a> {
         }
         let bytes = self.sorted(key, self.repository.store.get(key))?;
         Ok(bytes)
+    }
+
+    /// Small objects, several at once where each takes a round trip: as `get`, in their order, to be looked at one by one. What is held is at most
+    /// `AHEAD_BYTES`, and one object.
+    pub fn each(&self, wanted: &[(&ObjectKey, u64)], mut look: impl FnMut(usize, Vec<u8>) -> Result<()>) -> Result<()> {
+        let mut start = 0;
+        while start < wanted.len() {
+            let mut bytes = 0;
+            let fits = |(_, size): &&(&ObjectKey, u64)| {
+                bytes += size;
+                bytes <= AHEAD_BYTES
+            };
+            let count = wanted[start..].iter().take(AHEAD_OBJECTS).take_while(fits).count().max(1);
+            let objects = &wanted[start..start + count];
+            let read = each(self.repository.calls(), objects, |(key, size)| self.get(key, *size));
+            for (at, bytes) in (start..).zip(read) {
+                if let Some(bytes) = bytes? {
+                    look(at, bytes)?;
+                }
+            }
+            start += count;
+        }
+        Ok(())
     }
 
     /// A range of an object, or none after a finding was noted.

@@ -3,7 +3,8 @@
 //! Owns what is checked at each level, and which snapshots and files a finding touches. Refuses to repair and to delete: a check that fails changes nothing.
 //! Each level includes the ones before:
 //!
-//! - *structure*: a listing, the small objects, the index, and the last 16 bytes of each pack;
+//! - *structure*: a listing, the small objects, the index, and the last 16 bytes of each pack (on a store that is far away, of what the store does not list as
+//!   it did when this host found it sound: `ledger`);
 //! - *metadata*: every tree of every readable snapshot, and every byte of the metadata packs;
 //! - *data*: every byte stored, referenced or not; every chunk decrypted, decompressed and named again.
 //!
@@ -15,6 +16,7 @@
 mod affected;
 mod check;
 mod finding;
+mod ledger;
 mod lineage;
 mod packs;
 mod runs;
@@ -30,6 +32,7 @@ use std::time::Instant;
 use serde::Serialize;
 
 use self::check::{Check, Listing};
+use self::ledger::Ledger;
 use self::packs::{Depth, Expected, Job, WORKERS_MAX};
 use crate::names::NameError;
 use crate::pack::container::PackKind;
@@ -164,8 +167,11 @@ pub fn run(repository: &Repository, request: &Request, control: &Control) -> Res
         Some(sample) if !sample.is_possible() => return Err(Error::Sample),
         _ => {}
     }
+    // What this host keeps copies of proves nothing of the store: each object is read there once, and then again from the copy of that.
+    let fresh = repository.fresh();
+    let repository = fresh.as_ref().unwrap_or(repository);
     let mut check = Check::new(repository, control);
-    let listing = Listing::read(&check)?;
+    let listing = Listing::read(&check, request.level == Level::Structure)?;
     let mut orphans = sealed::Orphans::default();
     sealed::check(&mut check, &listing, &mut orphans)?;
     let runs_closed = runs::check(&check, &listing, &mut orphans)?;
@@ -190,7 +196,8 @@ pub fn run(repository: &Repository, request: &Request, control: &Control) -> Res
         0 => std::thread::available_parallelism().map_or(2, usize::from),
         workers => workers,
     };
-    let seen = packs::check(&check, &listing, &jobs, &expected, workers.min(WORKERS_MAX))?;
+    let workers = if repository.store.is_remote() { WORKERS_MAX } else { workers.min(WORKERS_MAX) };
+    let seen = packs::check(&check, &listing, &jobs, &expected, workers)?;
     drop(entries);
     if check.content_at_risk.load(Ordering::Relaxed) {
         affected::map(&check, &index, &snapshots)?;
@@ -220,8 +227,18 @@ pub fn run(repository: &Repository, request: &Request, control: &Control) -> Res
         let packs = chosen.iter().filter(|chosen| **chosen).count() as u64;
         Sampled::new(seed, packs, listing.packs.len() as u64, seen.content_damaged.into_inner())
     });
+    if listing.known > 0 {
+        notes.push(format!(
+            "{} objects were not read again: the store lists them as it did when this host found them sound. Level metadata reads them.",
+            listing.known
+        ));
+    }
     let bytes_read = check.bytes_read.into_inner();
     let (findings, findings_omitted) = check.findings.finish();
+    if let Some(copies) = repository.store.copies() {
+        let sound = findings_omitted == 0 && findings.iter().all(|finding| finding.severity != Severity::Damage);
+        Ledger::keep(copies, if sound { listing.marks } else { Vec::new() });
+    }
     Ok(Report {
         level: request.level,
         objects: listing.objects,
@@ -249,5 +266,9 @@ fn plan(listing: &Listing, level: Level, chosen: Option<&[bool]>) -> Vec<Job> {
         (Level::Data | Level::Metadata, PackKind::Metadata) => Depth::Table,
         _ => Depth::Footer,
     };
-    listing.packs.iter().enumerate().map(|(at, pack)| Job { at, depth: depth(at, pack.kind) }).collect()
+    let packs = listing.packs.iter().enumerate().map(|(at, pack)| (pack, Job { at, depth: depth(at, pack.kind) }));
+    packs
+        .filter(|(pack, job)| job.depth > Depth::Footer || !listing.known_packs.contains(&pack.id))
+        .map(|(_, job)| job)
+        .collect()
 }

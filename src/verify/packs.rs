@@ -27,6 +27,8 @@ const STORED_FRAME_BYTES_MAX: usize = FRAME_BYTES_MAX + 64;
 /// More faults of one pack are not told apart.
 const FAULTS_MAX: usize = 3;
 pub const WORKERS_MAX: usize = 8;
+/// Footers read at once where each takes a round trip.
+const FOOTERS_AT_ONCE: usize = 32;
 
 /// How deep a pack is looked into.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -72,7 +74,24 @@ pub fn check(
     expected: &Expected<'_>,
     workers: usize,
 ) -> Result<Seen> {
-    let (seen, next, stop) = (Seen::default(), AtomicUsize::new(0), AtomicBool::new(false));
+    let seen = Seen::default();
+    let (footers, whole): (Vec<&Job>, Vec<&Job>) = jobs.iter().partition(|job| job.depth == Depth::Footer);
+    let at_once = if check.repository.store.is_remote() { FOOTERS_AT_ONCE } else { workers };
+    crew(check, listing, &footers, expected, at_once, &seen)?;
+    crew(check, listing, &whole, expected, workers, &seen)?;
+    Ok(seen)
+}
+
+/// Does `jobs` with so many workers.
+fn crew(
+    check: &Check<'_>,
+    listing: &Listing,
+    jobs: &[&Job],
+    expected: &Expected<'_>,
+    workers: usize,
+    seen: &Seen,
+) -> Result<()> {
+    let (next, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
     let failed: Mutex<Option<Error>> = Mutex::default();
     let bytes: u64 = jobs.iter().filter(|job| job.depth > Depth::Footer).map(|job| listing.packs[job.at].size).sum();
     check.control.progress.bytes_total.fetch_add(bytes, Ordering::Relaxed);
@@ -83,7 +102,7 @@ pub fn check(
             let pack = &listing.packs[job.at];
             let outcome = match job.depth {
                 Depth::Footer => footer(check, pack),
-                _ => Reading { check, expected, seen: &seen, pack, at: job.at, depth: job.depth }.whole(&mut bench),
+                _ => Reading { check, expected, seen, pack, at: job.at, depth: job.depth }.whole(&mut bench),
             };
             check.control.progress.packs.fetch_add(1, Ordering::Relaxed);
             if let Err(error) = outcome {
@@ -99,7 +118,7 @@ pub fn check(
     });
     match failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
         Some(error) => Err(error),
-        None if sound => Ok(seen),
+        None if sound => Ok(()),
         None => Err(Error::Worker),
     }
 }
@@ -191,7 +210,13 @@ impl Reading<'_> {
     fn whole(&self, bench: &mut Bench) -> Result<()> {
         let key = keys::pack(self.pack.kind, self.pack.id);
         let mut faults = Faults::default();
-        let noted = match self.faults(&key, bench, &mut faults)? {
+        let mut read = self.faults(&key, bench, &mut faults)?;
+        if faults.count > 0 && self.check.repository.store.copies().is_some_and(|copies| copies.forget(&key)) {
+            // The disk of this host may be what is bad.
+            faults = Faults::default();
+            read = self.faults(&key, bench, &mut faults)?;
+        }
+        let noted = match read {
             Read::Noted => true,
             Read::Bytes(()) if faults.count == 0 => return Ok(()),
             Read::Bytes(()) => false,

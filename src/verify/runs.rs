@@ -1,6 +1,6 @@
 //! Index runs: every one read whole, replaced ones too.
 //!
-//! Owns the signature over a run of any length, and what runs and stored packs say of each other. Memory: one piece of 4 MiB, whatever the run's size, beside the
+//! Owns the signature over a run of any length, and what runs and stored packs say of each other. Memory: one piece of 4 MiB, whatever the run's size (eight far away), beside the
 //! index itself (`repository::Index`), and 4 bytes for each frame of the run that is being counted and for each pack.
 
 use std::sync::atomic::Ordering;
@@ -12,7 +12,7 @@ use crate::names::ObjectKey;
 use crate::pack::container::PackKind;
 use crate::pack::keys::{self, Meaning};
 use crate::pack::run::{RunError, RunName};
-use crate::repository::{Error as RepositoryError, Index, Scope};
+use crate::repository::{Error as RepositoryError, Index, Scope, each};
 use crate::seal::cipher::{SEGMENT_BYTES, TAG_BYTES};
 use crate::seal::object::{HEADER_BYTES, Header, ObjectError, ObjectKind, TRAILER_BYTES, segment_range};
 use crate::seal::sign::{Message, SIGNATURE_BYTES};
@@ -21,12 +21,26 @@ const STORED_SEGMENT_BYTES: u64 = (SEGMENT_BYTES + TAG_BYTES) as u64;
 /// Segments read at once: just below 4 MiB.
 const PIECE_BYTES: u64 = 1019 * STORED_SEGMENT_BYTES;
 
+/// Runs read at once where each read takes a round trip: 32 MiB.
+const RUNS_AT_ONCE: usize = 8;
+
 /// Checks signature and seal of every run. Returns how many could not be opened because they belong to a group that this key has no part in.
 pub fn check(check: &Check<'_>, listing: &Listing, orphans: &mut Orphans) -> Result<u64> {
     let mut closed = 0;
-    for (key, meaning, size) in &listing.small {
-        let Meaning::Run(name) = meaning else { continue };
-        match whole(check, key, *name, *size)? {
+    let run = |object: &(ObjectKey, Meaning, u64)| match object {
+        (key, Meaning::Run(name), size) => Some((key.clone(), *name, *size)),
+        _ => None,
+    };
+    let all: Vec<(ObjectKey, RunName, u64)> = listing.small.iter().filter_map(run).collect();
+    let at_once = if check.repository.store.is_remote() { RUNS_AT_ONCE } else { 1 };
+    let read = each(at_once, &all, |(key, name, size)| {
+        let read = whole(check, key, *name, *size)?;
+        let bent = || check.repository.store.copies().is_some_and(|copies| copies.forget(key));
+        // It may be the copy on this host that is bad.
+        if read.is_err() && bent() { whole(check, key, *name, *size) } else { Ok(read) }
+    });
+    for ((key, ..), outcome) in all.iter().zip(read) {
+        match outcome? {
             Ok(opened) => closed += u64::from(!opened),
             Err(fault) => {
                 check.at_risk();
@@ -37,7 +51,7 @@ pub fn check(check: &Check<'_>, listing: &Listing, orphans: &mut Orphans) -> Res
     Ok(closed)
 }
 
-/// One run. True: its segments were opened; false: only its signature could be checked.
+/// One run. What verifies is kept as this host's copy, so that the index, which is loaded next, does not fetch it again. True: its segments were opened; false: only its signature could be checked.
 fn whole(check: &Check<'_>, key: &ObjectKey, name: RunName, size: u64) -> Result<Result<bool, Fault>> {
     let writer = name.session.writer();
     let Some(certified) = check.writers.get(&writer) else { return Ok(Err(Fault::NoCertificate(writer))) };
@@ -47,6 +61,7 @@ fn whole(check: &Check<'_>, key: &ObjectKey, name: RunName, size: u64) -> Result
     let mut message = Message::new(check.repository.id, key);
     let (mut at, mut number, mut opener) = (0u64, 0u64, None);
     let mut trailer = Vec::new();
+    let mut copy = check.repository.store.copies().filter(|copies| !copies.has(key)).and_then(|copies| copies.begin());
     // A segment that does not open is told after the signature, which says more.
     let mut sound = true;
     while at < size {
@@ -57,6 +72,9 @@ fn whole(check: &Check<'_>, key: &ObjectKey, name: RunName, size: u64) -> Result
         let Some(mut piece) = check.get_range(key, at..end)? else { return Ok(Ok(group.is_some())) };
         let signed = piece.len() - if end == size { SIGNATURE_BYTES } else { 0 };
         message.add(&piece[..signed]);
+        if let Some(copy) = &mut copy {
+            copy.append(&piece);
+        }
         let mut start = 0;
         if at == 0 {
             let header = match Header::parse(&piece, check.repository.id) {
@@ -87,6 +105,9 @@ fn whole(check: &Check<'_>, key: &ObjectKey, name: RunName, size: u64) -> Result
     let by_writer = trailer[0] == 2 && trailer[1..9] == writer.0;
     if !by_writer || !certified.signing.verifies(&message, &trailer[9..]) {
         return Ok(Err(ObjectError::Signature.into()));
+    }
+    if sound && let Some(copy) = copy {
+        copy.keep(key);
     }
     Ok(if sound { Ok(opener.is_some()) } else { Err(ObjectError::Damaged.into()) })
 }

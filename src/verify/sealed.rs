@@ -63,33 +63,38 @@ impl Orphans {
 
 /// Checks every small object of the listing. Certificates first: they check the others.
 pub fn check(check: &mut Check<'_>, listing: &Listing, orphans: &mut Orphans) -> Result<()> {
-    for (key, meaning, size) in &listing.small {
-        if let Meaning::Certificate(writer) = meaning
-            && let Some(bytes) = check.get(key, *size)?
-        {
-            match certificate(check, key, &bytes, *writer) {
-                Ok(certified) => {
-                    check.writers.insert(*writer, certified);
-                }
-                Err(fault) => orphans.note(check, key, fault),
-            }
-        }
-    }
+    let mut certificates = Vec::new();
+    let mut others = Vec::new();
     for (key, meaning, size) in &listing.small {
         match meaning {
-            Meaning::Certificate(_) | Meaning::Run(_) | Meaning::Pack(..) => continue,
+            Meaning::Certificate(writer) => certificates.push((key, *size, *writer)),
+            Meaning::Run(_) | Meaning::Pack(..) => {}
             Meaning::Epoch => {
                 check.findings.warning(key, "is a deletion epoch, which this build cannot interpret");
-                continue;
             }
-            _ => {}
-        }
-        let Some(bytes) = check.get(key, *size)? else { continue };
-        if let Err(fault) = object(check, key, &bytes, *meaning) {
-            orphans.note(check, key, fault);
+            _ => others.push((key, *size, *meaning)),
         }
     }
-    Ok(())
+    let mut certified = HashMap::new();
+    let wanted: Vec<_> = certificates.iter().map(|(key, size, _)| (*key, *size)).collect();
+    check.each(&wanted, |at, bytes| {
+        let (key, _, writer) = certificates[at];
+        match certificate(check, key, &bytes, writer) {
+            Ok(found) => _ = certified.insert(writer, found),
+            Err(fault) => orphans.note(check, key, fault),
+        }
+        Ok(())
+    })?;
+    check.writers.extend(certified);
+    let check = &*check;
+    let wanted: Vec<_> = others.iter().map(|(key, size, _)| (*key, *size)).collect();
+    check.each(&wanted, |at, bytes| {
+        let (key, _, meaning) = others[at];
+        if let Err(fault) = object(check, key, &bytes, meaning) {
+            orphans.note(check, key, fault);
+        }
+        Ok(())
+    })
 }
 
 fn object(check: &Check<'_>, key: &ObjectKey, bytes: &[u8], meaning: Meaning) -> Result<(), Fault> {

@@ -133,7 +133,7 @@ impl Walk<'_> {
                 self.check.absorb(error, PackKind::Metadata, slot)?;
                 return Ok(());
             }
-            Ok(bytes) => match self.children(slot, &claim, &bytes, stack)? {
+            Ok(bytes) => match self.children(reader, slot, &claim, &bytes, stack)? {
                 Ok(()) => return self.node_place(slot, &claim.id),
                 Err(cause) => NodeError { id: claim.id, cause },
             },
@@ -159,6 +159,7 @@ impl Walk<'_> {
     /// Decodes a node, compares it with its claim, and adds what it leads to. The inner result says whether it makes sense.
     fn children(
         &mut self,
+        reader: &ChunkReader<'_>,
         slot: &ObjectKey,
         claim: &Claim,
         bytes: &Arc<Vec<u8>>,
@@ -196,6 +197,7 @@ impl Walk<'_> {
                 let found = children.iter().fold((0u64, 0u64), |(entries, bytes), child| {
                     (entries.saturating_add(child.entries), bytes.saturating_add(child.bytes))
                 });
+                reader.bring(&mut children.iter().map(|child| &child.id));
                 for child in children.into_iter().rev() {
                     let base = child.base();
                     let shape =

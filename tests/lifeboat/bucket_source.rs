@@ -7,11 +7,14 @@ use std::sync::{Arc, Mutex};
 
 use futures_util::stream::BoxStream;
 use futures_util::{StreamExt, TryStreamExt};
+use lifeboat::address::Address;
 use lifeboat::backup::{self, Control, Report, Request};
-use lifeboat::bucket::{Bucket, key};
+use lifeboat::bucket::{Bucket, Options, key};
+use lifeboat::drill;
 use lifeboat::pack::record::Outcome;
 use lifeboat::repository::{Repository, Selection, Snapshot, Snapshots};
 use lifeboat::restore::{self, Overwrite, upload};
+use lifeboat::source::SourceError;
 use lifeboat::store::memory::MemoryStore;
 use object_store::memory::InMemory;
 use object_store::path::Path;
@@ -404,9 +407,12 @@ fn a_listing_in_any_order_gives_the_same_snapshot() {
 }
 
 #[test]
-fn an_empty_bucket_is_a_snapshot_and_a_missing_one_an_error() {
-    let from = bucket(&cloud(), "s3://from");
-    let repository = repository();
+fn an_empty_bucket_is_a_snapshot_and_a_prefix_of_nothing_an_error() {
+    let (objects, repository) = (cloud(), repository());
+    let typo = Request { buckets: vec![bucket(&objects, "s3://from/typo")], ..Request::default() };
+    let error = backup::run(&repository, &later(), &typo, &Control::default()).unwrap_err();
+    assert!(matches!(error, backup::Error::Source(SourceError::Missing { .. })), "{error}");
+    let from = bucket(&objects, "s3://from");
     let report = save(&repository, &from);
     assert_eq!((report.outcome, report.counts.files), (Outcome::Complete, 0));
     let to = bucket(&cloud(), "s3://to");
@@ -530,4 +536,117 @@ fn files_become_objects_and_what_no_object_can_be_is_named() {
     let back = content(&to);
     assert_eq!(back.keys().collect::<Vec<_>>(), ["line\nbreak", "sub/100%25"]);
     assert_eq!(back["sub/100%25"], b"percent");
+}
+
+#[test]
+fn excluded_keys_are_left_out_with_all_beneath_them() {
+    let from = bucket(&cloud(), "s3://from/p");
+    for key in ["a.tmp", "keep", "cache/x", "cache/y/z", "deep/cache/w", "deep/b.tmp", "deep/keep"] {
+        put(&from, key, key.as_bytes());
+    }
+    let repository = repository();
+    let excludes = ["*.tmp", "./cache"].map(str::to_owned).to_vec();
+    let request = Request { buckets: vec![from], excludes, ..Request::default() };
+    backup::run(&repository, &later(), &request, &Control::default()).unwrap();
+    let to = bucket(&self::cloud(), "s3://to");
+    copy_to(&repository, &to);
+    assert_eq!(content(&to).keys().collect::<Vec<_>>(), ["deep/cache/w", "deep/keep", "keep"]);
+}
+
+#[test]
+fn a_cancelled_backup_goes_on_with_what_it_uploaded() {
+    let cloud = cloud();
+    let from = bucket(&cloud, "s3://from");
+    // More than is fetched ahead: what was read at the cancel is stored for the most part.
+    for n in 0..200 {
+        put(&from, &format!("{n}"), &noise(400_000, n));
+    }
+    let repository = repository();
+    let control = Control::default();
+    let (cancel, reads) = (control.cancel.clone(), AtomicU64::new(0));
+    *cloud.on_get.lock().unwrap() = Some(Box::new(move |_| {
+        if reads.fetch_add(1, Ordering::Relaxed) == 190 {
+            cancel.store(true, Ordering::Relaxed);
+        }
+        None
+    }));
+    let request = Request { buckets: vec![from.clone()], workers: 2, ..Request::default() };
+    let error = backup::run(&repository, &later(), &request, &control).unwrap_err();
+    assert!(matches!(error, backup::Error::Cancelled), "{error}");
+    *cloud.on_get.lock().unwrap() = None;
+    let report = save(&repository, &from);
+    assert_eq!((report.outcome, report.counts.files), (Outcome::Complete, 200));
+    assert!(report.counts.bytes_new < report.counts.bytes, "{report:?}");
+}
+
+#[test]
+fn a_drill_finds_objects_where_they_land() {
+    let from = bucket(&cloud(), "s3://from");
+    let long = "x".repeat(700);
+    for key in ODD_KEYS.iter().copied().filter(|key| !key.is_empty()).chain([long.as_str()]) {
+        put(&from, key, key.as_bytes());
+    }
+    let repository = repository();
+    save(&repository, &from);
+    let scratch = tempfile::tempdir().unwrap();
+    let request = drill::Request { selection: Selection::default(), files: 1000, scratch: scratch.path() };
+    let findings = drill::sample(&repository, &request, &restore::Control::default()).unwrap();
+    assert_eq!((findings.checked_files, findings.mismatches_count, findings.not_run), (20, 0, 0), "{findings:?}");
+}
+
+/// What a server was asked for: the target of each request, and whether it was signed.
+type Asked = Arc<Mutex<Vec<(String, bool)>>>;
+
+#[test]
+fn keys_reach_a_server_as_they_are() {
+    const PAGE: &str = "<ListBucketResult><Contents><Key>p/a/</Key><LastModified>2026-01-01T00:00:00.000Z</LastModified>\
+        <ETag>&quot;1&quot;</ETag><Size>2</Size></Contents><Contents><Key>p//b&#xA;c</Key>\
+        <LastModified>2026-01-01T00:00:00.000Z</LastModified><ETag>&quot;1&quot;</ETag><Size>2</Size></Contents>\
+        <Contents><Key>p/../d</Key><LastModified>2026-01-01T00:00:00.000Z</LastModified><ETag>&quot;1&quot;</ETag>\
+        <Size>2</Size></Contents></ListBucketResult>";
+    let asked = Asked::default();
+    let server = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let (told, listener) = (asked.clone(), std::net::TcpListener::bind("127.0.0.1:0").unwrap());
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    listener.set_nonblocking(true).unwrap();
+    server.spawn(async move {
+        let answer = move |request: axum::extract::Request| {
+            let target = request.uri().path_and_query().map(ToString::to_string).unwrap_or_default();
+            let signed = request.headers().get("authorization").is_some();
+            told.lock().unwrap().push((target.clone(), signed));
+            async move {
+                let answer = axum::response::Response::builder().header("etag", "\"1\"");
+                let answer = answer.header("last-modified", "Thu, 01 Jan 2026 00:00:00 GMT");
+                match target.contains("list-type") {
+                    true => answer.header("content-type", "application/xml").body(PAGE.to_owned()),
+                    false => answer.body("ok".to_owned()),
+                }
+                .unwrap()
+            }
+        };
+        let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+        axum::serve(listener, axum::Router::new().fallback(answer)).await.unwrap();
+    });
+    let settings = [
+        ("AWS_ACCESS_KEY_ID", "id"),
+        ("AWS_SECRET_ACCESS_KEY", "secret"),
+        ("AWS_ENDPOINT_URL", &endpoint),
+        ("AWS_ALLOW_HTTP", "true"),
+        ("AWS_REGION", "us-east-1"),
+    ];
+    let options = Options::from_variables(settings.map(|(name, value)| (name.into(), value.into()))).unwrap();
+    let Ok(Address::Bucket(address)) = Address::parse("s3://bucket/p") else { panic!("it is a bucket") };
+    let from = Bucket::open(&address, &options).unwrap();
+    let repository = repository();
+    let report = save(&repository, &from);
+    assert_eq!((report.counts.files, report.counts.unreadable), (2, 1), "{report:?}");
+    assert!(report.problems[0].starts_with("s3://bucket/p/../d"), "{:?}", report.problems);
+    let asked = asked.lock().unwrap();
+    assert!(asked.iter().all(|(_, signed)| *signed), "{asked:?}");
+    for target in ["/bucket/p/a/", "/bucket/p//b%0Ac"] {
+        assert!(asked.iter().any(|(asked, _)| asked == target), "{target}: {asked:?}");
+    }
+    let to = bucket(&cloud(), "s3://to");
+    copy_to(&repository, &to);
+    assert_eq!(content(&to).keys().collect::<Vec<_>>(), ["/b\nc", "a/"]);
 }

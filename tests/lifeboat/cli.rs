@@ -11,12 +11,12 @@ use std::process::{Command, Output, Stdio};
 use serde_json::Value;
 
 /// A place of its own for each test: home, cache, repository, source.
-struct Desk {
-    dir: tempfile::TempDir,
+pub struct Desk {
+    pub dir: tempfile::TempDir,
 }
 
 impl Desk {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let desk = Self { dir: tempfile::tempdir().unwrap() };
         fs::create_dir(desk.path("home")).unwrap();
         fs::create_dir_all(desk.path("source/sub")).unwrap();
@@ -26,17 +26,17 @@ impl Desk {
     }
 
     /// A desk whose repository is there, with `admin.key`.
-    fn with_repository() -> Self {
+    pub fn with_repository() -> Self {
         let desk = Self::new();
         desk.good(["init", "--key-out", "admin.key"]);
         desk
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().canonicalize().unwrap().join(name)
     }
 
-    fn command<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Command {
+    pub fn command<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_lifeboat"));
         command.args(arguments).current_dir(self.dir.path()).env_clear();
         command.env("HOME", self.path("home")).env("TZ", "UTC").env("LIFEBOAT_REPO", self.path("repository"));
@@ -47,22 +47,22 @@ impl Desk {
         command
     }
 
-    fn run<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Ended {
+    pub fn run<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Ended {
         Ended::of(self.command(arguments).output().unwrap())
     }
 
     /// Runs what must succeed; its standard output.
-    fn good<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> String {
+    pub fn good<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> String {
         let ended = self.run(arguments);
         assert_eq!(ended.code, 0, "{ended:?}");
         ended.out
     }
 
-    fn json<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Value {
+    pub fn json<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Value {
         serde_json::from_str(&self.good(arguments)).unwrap()
     }
 
-    fn with_input<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>, input: &str) -> Ended {
+    pub fn with_input<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>, input: &str) -> Ended {
         let mut command = self.command(arguments);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
@@ -70,20 +70,20 @@ impl Desk {
         Ended::of(child.wait_with_output().unwrap())
     }
 
-    fn backup(&self) -> String {
+    pub fn backup(&self) -> String {
         self.good(["-q", "backup", "source"]).trim().to_owned()
     }
 }
 
 #[derive(Debug)]
-struct Ended {
-    code: i32,
-    out: String,
-    err: String,
+pub struct Ended {
+    pub code: i32,
+    pub out: String,
+    pub err: String,
 }
 
 impl Ended {
-    fn of(output: Output) -> Self {
+    pub fn of(output: Output) -> Self {
         Self {
             code: output.status.code().expect("no signal ended it"),
             out: String::from_utf8(output.stdout).unwrap(),
@@ -93,10 +93,11 @@ impl Ended {
 
     /// Ended with `code`, told `sentence` on standard error, and put nothing on standard output.
     #[track_caller]
-    fn refused(&self, code: i32, sentence: &str) {
+    pub fn refused(&self, code: i32, sentence: &str) {
         assert_eq!(self.code, code, "{self:?}");
         assert!(self.err.contains(sentence), "{self:?}");
-        assert!(self.err.starts_with("error: ") || self.err.contains("\nerror: "), "{self:?}");
+        let as_text = self.err.starts_with("error: ") || self.err.contains("\nerror: ");
+        assert!(as_text || self.err.contains("\"error\":"), "{self:?}");
         assert_eq!(self.out, "", "{self:?}");
     }
 }
@@ -105,7 +106,7 @@ fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().mode() & 0o7777
 }
 
-fn secret(path: &Path, text: &str) {
+pub fn secret(path: &Path, text: &str) {
     fs::write(path, text).unwrap();
     fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
 }
@@ -461,7 +462,7 @@ fn an_output_that_takes_nothing_is_a_failure() {
     ended.refused(1, "the output cannot be written");
 }
 
-fn configure(desk: &Desk, schedule: &str) {
+pub fn configure(desk: &Desk, schedule: &str) {
     fs::create_dir_all(desk.path("etc/policies")).unwrap();
     let repository = desk.path("repository");
     let key = desk.path("admin.key");

@@ -4,13 +4,14 @@ use std::any::Any;
 use std::sync::{Arc, Barrier};
 use std::thread;
 
+use lifeboat::store::cached::CachedStore;
 use lifeboat::store::create_once::{Outcome, create_once};
 use lifeboat::store::local::LocalStore;
 use lifeboat::store::memory::MemoryStore;
 use lifeboat::store::meter::Metered;
 use lifeboat::store::probe::{self, StoreMode};
 use lifeboat::store::retry::Retry;
-use lifeboat::store::{Class, Create, Store};
+use lifeboat::store::{Class, Copies, Create, Store};
 use tempfile::TempDir;
 
 use crate::support::faulty::FaultyStore;
@@ -35,6 +36,13 @@ fn local_in(directory: TempDir) -> Shelf {
 
 fn cloud_at(place: Place) -> Shelf {
     Shelf { store: Box::new(place.open()), _beneath: Box::new(place) }
+}
+
+/// Copies are kept of keys under `s/` and a few others.
+fn cached_in(directory: TempDir) -> Shelf {
+    let copies = Copies::at(directory.path().join("copies"));
+    let store = CachedStore::over(Arc::new(MemoryStore::default()), copies);
+    Shelf { store: Box::new(store), _beneath: Box::new(directory) }
 }
 
 macro_rules! contract {
@@ -94,6 +102,7 @@ contract! {
     metered: shelf(Metered::over(MemoryStore::default()));
     retried: shelf(Retry::over(MemoryStore::default()));
     shared: shelf(Arc::new(MemoryStore::default()));
+    cached: cached_in(tempfile::tempdir().unwrap());
     faultless: shelf(FaultyStore::over(MemoryStore::default()));
     s3_double: cloud_at(Place::s3());
     gcs_double: cloud_at(Place::gcs());

@@ -376,7 +376,7 @@ fn a_crash_at_any_change_leaves_whole_objects_and_leftovers_that_are_swept() {
             crashes += 1;
 
             let reopened = LocalStore::open(&path).unwrap();
-            for Listed { key, size } in reopened.list("").unwrap() {
+            for Listed { key, size, .. } in reopened.list("").unwrap() {
                 let whole = match key.as_str() {
                     "w/record" => b"record".to_vec(),
                     "s/manifest" => b"manifest".to_vec(),

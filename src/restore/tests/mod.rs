@@ -37,7 +37,7 @@ struct Forge<'a> {
 impl<'a> Forge<'a> {
     fn new(repository: &'a Repository) -> Self {
         let (session, _) = WriteSession::start(repository, &SystemClock, &|_| Vec::new()).unwrap();
-        let packer = Packer::new(repository, session.id, session.epoch);
+        let packer = Packer::new(repository, session.id, session.epoch, Default::default());
         Self { repository, session, packer, codec: Codec::new() }
     }
 
@@ -76,6 +76,7 @@ impl<'a> Forge<'a> {
         Source {
             name: ByteVec::from(name.as_bytes().to_vec()),
             kind: SourceKind::Filesystem,
+            selected: None,
             root: record::Root {
                 id: ByteArray::from(root.id.0),
                 level: root.level,

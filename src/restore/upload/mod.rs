@@ -17,7 +17,7 @@ use crate::bucket::Bucket;
 use crate::repository::Snapshot;
 use crate::source::bucket::Listed;
 
-use super::Overwrite;
+use super::{Overwrite, Patterns};
 
 pub use plan::{Plan, plan};
 pub use run::run;
@@ -32,6 +32,9 @@ pub struct Request {
     pub overwrite: Overwrite,
     /// Remove what the snapshot lacks.
     pub delete: bool,
+    /// As in a restore to a directory.
+    pub include: Patterns,
+    pub exclude: Patterns,
     /// Threads that fetch and open; 0: one for each core.
     pub workers: usize,
 }
@@ -39,7 +42,8 @@ pub struct Request {
 impl Request {
     /// Everything of `snapshot` into `to`, which is empty.
     pub fn new(snapshot: Snapshot, to: Bucket) -> Self {
-        Self { snapshot, path: None, to, overwrite: Overwrite::Never, delete: false, workers: 0 }
+        let (include, exclude) = (Patterns::default(), Patterns::default());
+        Self { snapshot, path: None, to, overwrite: Overwrite::Never, delete: false, include, exclude, workers: 0 }
     }
 }
 

@@ -5,12 +5,13 @@ use object_store::ObjectStoreExt;
 use object_store::path::Path;
 
 use super::super::content::{Indexes, Stored};
+use super::super::filter::Filter;
 use super::super::plan::{Totals, note};
 use super::super::select::{Selection, Step};
 use super::super::{Control, Error, Overwrite, Result, told};
 use super::{Request, Start};
 use crate::bucket::Bucket;
-use crate::names::{TreePath, escape};
+use crate::names::{TreePath, escape, hex};
 use crate::pack::entry::Kind;
 use crate::pack::record::SourceKind;
 use crate::repository::{Index, Repository, Scope};
@@ -42,19 +43,26 @@ pub fn plan(repository: &Repository, mut request: Request, control: &Control) ->
     if request.delete && request.overwrite == Overwrite::Never {
         return Err(Error::DeleteWithoutOverwrite);
     }
+    if request.delete && !(request.include.is_empty() && request.exclude.is_empty()) {
+        return Err(Error::DeletePartial);
+    }
+    if request.delete && body.sources.iter().any(|source| source.kind == SourceKind::Selection) {
+        return Err(Error::DeleteSelection);
+    }
     refuse_own_store(repository, &request.to)?;
     if let (None, [only]) = (&request.path, &body.sources[..])
         && only.kind == SourceKind::Bucket
     {
         request.path = Some(only.name.to_vec());
     }
-    let mark = mark(&request);
+    let filter = Filter::new(request.path.as_deref(), &request.include, &request.exclude)?;
+    let mark = mark(&request, &filter);
     let start = start(&request, &mark)?;
     let mut warnings = Vec::new();
     let index = Index::load(repository, Scope::Read, &mut |error| note(&mut warnings, told(&error)))?;
     let indexes = Indexes::new(index);
     let stored = Stored::new(repository, &indexes, request.snapshot.writer)?;
-    let selection = Selection::new(&body, request.path.as_deref(), None, &stored)?.keep_objects();
+    let selection = Selection::new(&body, request.path.as_deref(), None, filter, &stored)?.keep_objects();
     let (mut totals, mut gaps) = (Totals::default(), 0);
     let mut walk = selection.walk(&stored);
     loop {
@@ -85,11 +93,12 @@ pub fn plan(repository: &Repository, mut request: Request, control: &Control) ->
 }
 
 /// By which a later restore knows this one again.
-fn mark(request: &Request) -> Vec<u8> {
+fn mark(request: &Request, filter: &Filter) -> Vec<u8> {
     format!(
-        "lifeboat restore 1\nsnapshot {}\npath {}\n",
+        "lifeboat restore 1\nsnapshot {}\npath {}\nfilter {}\n",
         request.snapshot.id,
         escape(request.path.as_deref().unwrap_or(b"/")),
+        hex(&filter.fingerprint()),
     )
     .into_bytes()
 }

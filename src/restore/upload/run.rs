@@ -46,7 +46,7 @@ pub fn run(repository: &Repository, plan: &Plan, control: &Control) -> Result<Re
         Start::Empty => None,
         _ => Listing::read::<Error>(bucket, &mut |_| control.go_on().map(|()| true))?,
     };
-    let notes = Notes::new(Arc::clone(&control.progress));
+    let notes = Notes::new(Arc::clone(&control.progress), false);
     let (results, written) = channel();
     let same_cloud = same_cloud(plan);
     let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -248,7 +248,7 @@ impl Run<'_> {
     fn advance(&mut self) -> Result<()> {
         let Some(standing) = &mut self.standing else { return Ok(()) };
         self.ahead = loop {
-            match standing.next()? {
+            match standing.next_object()? {
                 None => break None,
                 Some(Ok(listed)) if listed.path == mark_path() => {}
                 Some(Ok(listed)) => break Some(listed),

@@ -33,6 +33,10 @@ impl Listing {
             .wait(async move { patiently(|| async { objects.list(under.as_ref()).next().await.transpose() }).await });
         match first.map_err(|cause| unlisted(bucket, cause))? {
             Err(error) => Err(refused(bucket, error)),
+            // An empty bucket is one; a prefix is nothing but the keys beneath it.
+            Ok(None) if prefix(bucket).is_some() => {
+                Err(SourceError::Missing { root: bucket.url().as_bytes().to_vec() })
+            }
             Ok(_) => Ok(()),
         }
     }
@@ -102,7 +106,7 @@ impl Listing {
     }
 
     /// The next object.
-    pub fn next(&mut self) -> Result<Option<Result<Listed, Problem>>, SourceError> {
+    pub fn next_object(&mut self) -> Result<Option<Result<Listed, Problem>>, SourceError> {
         let Some(listed) = self.ahead.take() else { return Ok(None) };
         let mut twice = false;
         loop {

@@ -78,7 +78,7 @@ pub(super) fn walk(root: &Root, prefix: &str, want: Want, visit: &mut dyn FnMut(
             match (FileType::from_raw_mode(stat.st_mode), role, want) {
                 (FileType::Directory, Role::Object(_), _) => directories.push(name),
                 (FileType::RegularFile, Role::Object(key), Want::Objects) => {
-                    visit(Seen::Object(Listed { key, size: bytes }));
+                    visit(Seen::Object(Listed { key, size: bytes, tag: None }));
                 }
                 (FileType::RegularFile, Role::Leftover, Want::Leftovers) => {
                     visit(Seen::Leftover(Leftover { name, bytes, modified: stat.st_mtime }));

@@ -330,3 +330,56 @@ fn owners_go_by_name_where_asked() {
     assert_eq!(by_name.of(&entry), (0, 4712));
     assert_eq!(owner::Owners::new(OwnerBy::Number).of(&entry), (4711, 4712));
 }
+
+#[test]
+fn a_name_in_a_directory_that_was_closed_meanwhile_becomes_no_link_and_that_is_named() {
+    if !checked_as_root("what another user may do") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    // Rights belong to threads: this one gives root's up.
+    let nobody = rustix::process::Uid::from_raw(65_534);
+    let user = std::thread::spawn({
+        let at = dir.path().join("target");
+        move || {
+            rustix::thread::set_thread_res_uid(nobody, nobody, nobody).unwrap();
+            let target = open(&at);
+            target.make_directory(&path("d"), Existing::Refuse).unwrap();
+            whole(
+                target
+                    .write_small(&path("d/a"), &Entry { uid: 65_534, ..file("d/a", 0, 0o644) }, &[], Existing::Refuse)
+                    .unwrap(),
+            );
+            let closed = Entry { uid: 65_534, ..entry("d", Kind::Directory, 0o000) };
+            whole(target.finish_directory(&path("d"), &closed).unwrap());
+            let outcome = target.make_link(&path("d/a"), &path("b"), Existing::Refuse).unwrap();
+            assert_eq!(outcome.losses.iter().map(|loss| &loss.what).collect::<Vec<_>>(), [&Attribute::HardLink]);
+            // And the target itself may end up closed: the restore ends all the same, with no marker left.
+            assert_eq!(target.begin(b"x").unwrap(), Begin::Fresh);
+            let root = Entry { uid: 65_534, ..entry("", Kind::Directory, 0o111) };
+            whole(target.finish_directory(&root.path, &root).unwrap());
+            target.finish().unwrap();
+            let stat = target.stat(&root.path).unwrap().unwrap();
+            assert_eq!((stat.mode, stat.mtime), (0o111, root.mtime));
+            assert_eq!(target.stat(&path(MARKER_NAME)).unwrap(), None);
+        }
+    });
+    user.join().unwrap();
+}
+
+#[test]
+fn a_small_file_with_holes_has_its_size_before_its_bytes_and_one_without_is_written_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let target = open(dir.path());
+    let bytes = [7u8; 4096];
+    let holes: [&[(u64, &[u8])]; 4] = [&[], &[(0, &bytes)], &[(8192, &bytes)], &[(0, &bytes), (8192, &bytes)]];
+    for (n, chunks) in holes.into_iter().enumerate() {
+        let entry = file(&format!("f{n}"), 12_288, 0o644);
+        whole(target.write_small(&entry.path, &entry, chunks, Existing::Refuse).unwrap());
+        let mut wanted = vec![0; 12_288];
+        chunks.iter().for_each(|(at, bytes)| wanted[*at as usize..][..bytes.len()].copy_from_slice(bytes));
+        assert!(fs::read(dir.path().join(format!("f{n}"))).unwrap() == wanted, "{n}");
+        same(&target, &entry);
+    }
+}

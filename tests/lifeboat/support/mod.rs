@@ -1,11 +1,17 @@
 //! What tests share: doubles that are stricter than production, and short names for what they write often.
 
+pub mod census;
 pub mod cloud;
+pub mod far;
 pub mod faulty;
+pub mod journey;
 pub mod listing;
 pub mod loopback;
+pub mod mounts;
+pub mod odd;
 pub mod place;
 pub mod repo;
+pub mod scratch;
 pub mod servers;
 pub mod service;
 pub mod shipped;

@@ -192,7 +192,7 @@ impl Store for Changed {
         keys.extend(self.bytes.as_ref().map(|_| &self.key));
         keys.sort();
         let found = keys.into_iter().filter(|key| key.as_str().starts_with(prefix));
-        found.map(|key| Ok(Listed { key: key.clone(), size: self.bytes(key)?.len() as u64 })).collect()
+        found.map(|key| Ok(Listed { key: key.clone(), size: self.bytes(key)?.len() as u64, tag: None })).collect()
     }
 
     fn delete(&self, key: &ObjectKey) -> Result<()> {

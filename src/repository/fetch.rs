@@ -1,0 +1,161 @@
+//! Index runs on their way into this process: whose they are, and that their writer signed every byte.
+//!
+//! Owns the proof. A run's signature covers all of it, and its blocks are sealed one by one under the group's key, which every writer of the group holds: so
+//! the signature is what tells one writer's run from another's forgery, and it must be checked over the whole run before one block of it is believed.
+//! Where this host keeps copies, that happens once: nothing but a run that was verified is ever kept under a run's name, by whoever fetched it (here, and
+//! `verify`) or made it (deltas and segments of this host), in a directory that only this user can write to. A copy under that name is therefore believed
+//! block by block. One that was torn or bent since does not open: it is dropped, and the store is asked.
+//!
+//! Memory: a run up to `WHOLE_BYTES` passes whole; a larger one in pieces, through the copy that it becomes.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::{Error, Repository, Result, each};
+use crate::names::{GroupId, ObjectKey};
+use crate::pack::keys;
+use crate::pack::run::RunName;
+use crate::seal::object::{
+    Envelope, HEADER_BYTES, Header, ObjectError, ObjectKind, SegmentOpener, SignedBy, TRAILER_BYTES,
+};
+use crate::seal::sign::{Message, PublicKey, SIGNATURE_BYTES};
+use crate::store::copies::{Copies, Copy};
+
+/// Objects up to this size stay in memory, sealed, once they were verified.
+const KEEP_BYTES: usize = 128 << 10;
+/// Where each block would take a round trip, and no copy can be kept, runs stay in memory up to this sum: 1.4 million chunks.
+const ROOM_BYTES: usize = 64 << 20;
+const WHOLE_BYTES: u64 = 8 << 20;
+const PIECE_BYTES: u64 = 4 << 20;
+/// Pieces of one run that are under way at once.
+const PIECES: usize = 4;
+
+/// What this process has of a run.
+pub(super) enum Held {
+    Bytes(Vec<u8>),
+    Copy(Copy),
+    /// Each block comes from the store.
+    Nothing,
+}
+
+/// Memory for runs of which no copy can be kept.
+#[derive(Default)]
+pub(super) struct Room(AtomicUsize);
+
+pub(super) struct Fetched {
+    pub size: u64,
+    pub group: GroupId,
+    pub opener: SegmentOpener,
+    pub held: Held,
+}
+
+/// Fetches a run, and proves it; none if this key has no key for its group. `size` is what a listing says.
+pub(super) fn run(repository: &Repository, name: RunName, size: Option<u64>, room: &Room) -> Result<Option<Fetched>> {
+    let writer = repository.writer(name.session.writer())?;
+    let Some(group) = repository.access.group(writer.group) else { return Ok(None) };
+    let wanted = Wanted { repository, name, key: keys::run(name), signer: writer.signing };
+    let fetched = |size: u64, header: Header, held| -> Result<Option<Fetched>> {
+        let opener = header.opener(&wanted.key, &group.index_key()).map_err(|cause| wanted.damaged(cause))?;
+        Ok(Some(Fetched { size, group: group.id, opener, held }))
+    };
+    let copies = repository.store.copies();
+    if let Some(copies) = copies {
+        if let Some(copy) = copies.open(&wanted.key) {
+            match wanted.header(&copy.read(0..HEADER_BYTES as u64).unwrap_or_default()) {
+                Ok(header) => return fetched(copy.size(), header, Held::Copy(copy)),
+                Err(_) => _ = copies.forget(&wanted.key),
+            }
+        }
+        if let Some(size) = size.filter(|size| *size > WHOLE_BYTES)
+            && let Some((header, copy)) = wanted.in_pieces(copies, size)?
+        {
+            return fetched(size, header, Held::Copy(copy));
+        }
+    }
+    let bytes = repository.store.get(&wanted.key)?;
+    let header = wanted.prove(&bytes)?;
+    if let Some(copies) = copies {
+        keep(copies, &wanted.key, &bytes);
+    }
+    let size = bytes.len() as u64;
+    let held = if bytes.len() <= KEEP_BYTES {
+        Held::Bytes(bytes)
+    } else if let Some(copy) = copies.and_then(|copies| copies.open(&wanted.key)) {
+        Held::Copy(copy)
+    } else if repository.store.is_remote() && room.0.fetch_add(bytes.len(), Ordering::Relaxed) < ROOM_BYTES {
+        Held::Bytes(bytes)
+    } else {
+        Held::Nothing
+    };
+    fetched(size, header, held)
+}
+
+fn keep(copies: &Copies, key: &ObjectKey, verified: &[u8]) {
+    if let Some(mut copy) = copies.begin() {
+        copy.append(verified);
+        copy.keep(key);
+    }
+}
+
+struct Wanted<'a> {
+    repository: &'a Repository,
+    name: RunName,
+    key: ObjectKey,
+    signer: PublicKey,
+}
+
+impl Wanted<'_> {
+    fn damaged(&self, cause: ObjectError) -> Error {
+        Error::Damaged { key: self.key.clone(), cause }
+    }
+
+    /// The header of a run of this name.
+    fn header(&self, bytes: &[u8]) -> Result<Header> {
+        let header = Header::parse(bytes, self.repository.id).map_err(|cause| self.damaged(cause))?;
+        let kind = if self.name.epoch.is_some() { ObjectKind::Delta } else { ObjectKind::Segment };
+        if header.kind == kind { Ok(header) } else { Err(self.damaged(ObjectError::Kind(header.kind as u8))) }
+    }
+
+    /// Checks all of a run.
+    fn prove(&self, bytes: &[u8]) -> Result<Header> {
+        let envelope = Envelope::parse(bytes, &self.key, self.repository.id).map_err(|cause| self.damaged(cause))?;
+        let header = self.header(bytes)?;
+        if envelope.signed_by != SignedBy::Writer(self.name.session.writer()) {
+            return Err(self.damaged(ObjectError::Signature));
+        }
+        envelope.verify(self.signer).map_err(|cause| self.damaged(cause))?;
+        Ok(header)
+    }
+
+    /// Fetches a large run into a copy, and checks it there before it is kept; none if no copy can be kept.
+    fn in_pieces(&self, copies: &Copies, size: u64) -> Result<Option<(Header, Copy)>> {
+        let Some(mut new) = copies.begin() else { return Ok(None) };
+        let starts: Vec<u64> = (0..size).step_by(PIECE_BYTES as usize).collect();
+        let bring = |start: &u64| -> Result<bool> {
+            let bytes = self.repository.store.get_range(&self.key, *start..(start + PIECE_BYTES).min(size))?;
+            Ok(new.write_at(*start, &bytes))
+        };
+        for written in each(PIECES, &starts, bring) {
+            if !written? {
+                return Ok(None);
+            }
+        }
+        let mut message = Message::new(self.repository.id, &self.key);
+        let signed = size - SIGNATURE_BYTES as u64;
+        let mut header = None;
+        for start in starts {
+            let Ok(piece) = new.read(start..(start + PIECE_BYTES).min(size)) else { return Ok(None) };
+            if start == 0 {
+                header = Some(self.header(&piece)?);
+            }
+            message.add(&piece[..piece.len().min(signed.saturating_sub(start) as usize)]);
+        }
+        let Ok(trailer) = new.read(size - TRAILER_BYTES as u64..size) else { return Ok(None) };
+        let by_writer = trailer[0] == 2 && trailer[1..9] == self.name.session.writer().0;
+        if !by_writer || !self.signer.verifies(&message, &trailer[9..]) {
+            return Err(self.damaged(ObjectError::Signature));
+        }
+        new.ends_at(size);
+        new.keep(&self.key);
+        Ok(header.zip(copies.open(&self.key)))
+    }
+}
