@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use crate::cli::{Desk, Ended, configure, secret};
+use crate::support::repo::noise;
 
 const PAGE: &str = include_str!("../../src/cli/JSON.md");
 
@@ -260,8 +261,16 @@ fn commands_of_the_daemon_print_what_the_page_says() {
         ask(&["drill", "run", "web", "--wait"]),
         ask(&["run", "list"]),
         ask(&["status"]),
-        ask(&["run", "start", "web"]),
+        ask(&["drill", "run", "web"]),
     ];
+    // Only what has not ended can be cancelled, so there is something new to save each time.
+    let cancelled = (0..20).find_map(|seed| {
+        std::fs::write(desk.path("source/large"), noise(48 << 20, seed)).unwrap();
+        let start = ask(&["run", "start", "web"]);
+        let id = serde_json::from_str::<Value>(&start.out).ok()?["id"].as_str()?.to_owned();
+        let cancel = ask(&["run", "cancel", &id]);
+        (cancel.code == 0).then_some((start, cancel))
+    });
     rustix::process::kill_process(rustix::process::Pid::from_child(&daemon), rustix::process::Signal::TERM).unwrap();
     daemon.wait().unwrap();
     assert!(ready);
@@ -270,7 +279,10 @@ fn commands_of_the_daemon_print_what_the_page_says() {
     let run = good("run show", &run, &[&of_drills[..], &["progress"]].concat());
     assert_eq!(run["state"], "succeeded");
     assert_eq!(check("run show", &shown.out, &mut BTreeSet::new())["id"], run["id"]);
-    assert_eq!(check("run show", &asked.out, &mut BTreeSet::new())["kind"], "backup");
+    assert_eq!(good("run start", &asked, &[])["kind"], "drill");
+    let (start, cancel) = cancelled.expect("a run that could be cancelled");
+    let start = good("run start", &start, &[]);
+    assert_eq!(check("run show", &cancel.out, &mut BTreeSet::new())["id"], start["id"]);
     good("run show", &drill, &["progress"]);
     let list: Value = serde_json::from_str(&list.out).unwrap();
     assert_eq!(list.as_array().unwrap().len(), 2);

@@ -167,7 +167,7 @@ fn buckets_are_saved_and_restored_into_with_the_same_documents() {
     let listed = good("ls", &run(&["ls", "latest"]), &["[].target", "[].device"]);
     assert!(listed.as_array().unwrap().len() >= 2, "{listed}");
     let snapshots = good("snapshots", &run(&["snapshots"]), &["[].revoked"]);
-    assert_eq!(snapshots[1]["paths"], serde_json::json!([bucket]));
+    assert_eq!(snapshots[1]["paths"], serde_json::json!([format!("/s3:/{BUCKET}/copy")]));
     let out = good("restore", &run(&["restore", "latest", "--to", "out"]), &[]);
     assert_eq!((&out["files"], &out["renamed_count"]), (&2.into(), &0.into()));
 }
