@@ -91,6 +91,15 @@ fn base(options: &Options) -> Result<ClientOptions, ConnectError> {
         .with_connect_timeout(timeouts.connect)
         .with_pool_max_idle_per_host(options.connections)
         .with_allow_http(options.allow_http);
+    if !has_system_authorities() {
+        // On a bare machine a restore must not wait for a package of certificates. Nothing else of the system's could be lost by this.
+        base = base.with_no_system_certificates(true);
+        for certificate in webpki_root_certs::TLS_SERVER_ROOT_CERTS {
+            if let Ok(certificate) = Certificate::from_der(certificate) {
+                base = base.with_root_certificate(certificate);
+            }
+        }
+    }
     if let Some(path) = &options.ca_file {
         let failed =
             |cause: Box<dyn std::error::Error + Send + Sync>| ConnectError::Certificates { path: path.clone(), cause };
@@ -104,6 +113,21 @@ fn base(options: &Options) -> Result<ClientOptions, ConnectError> {
         }
     }
     Ok(base)
+}
+
+/// Whether the system has authorities of its own, at one of the places where OpenSSL and the distributions keep them, or where the environment says.
+fn has_system_authorities() -> bool {
+    const FILES: [&str; 6] = [
+        "/etc/ssl/certs/ca-certificates.crt",
+        "/etc/pki/tls/certs/ca-bundle.crt",
+        "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+        "/etc/ssl/ca-bundle.pem",
+        "/etc/pki/tls/cacert.pem",
+        "/etc/ssl/cert.pem",
+    ];
+    ["SSL_CERT_FILE", "SSL_CERT_DIR"].iter().any(|name| std::env::var_os(name).is_some())
+        || FILES.iter().any(|file| Path::new(file).exists())
+        || std::fs::read_dir("/etc/ssl/certs").is_ok_and(|mut entries| entries.next().is_some())
 }
 
 fn once() -> RetryConfig {

@@ -18,6 +18,7 @@ use object_store::client::{HttpClient, HttpError, HttpErrorKind, HttpRequest, Ht
 use super::key;
 use super::refusal::{self, Kind};
 use super::wire::{is_list, whole};
+use crate::names::unhex;
 
 /// A later page is asked for so often, within a minute.
 const PAGE_ATTEMPTS: u32 = 9;
@@ -122,11 +123,12 @@ impl Exact {
                     return Err(ExactError::Signature);
                 }
                 let credential = provider.get_credential().await.map_err(ExactError::Sign)?;
-                let payload =
-                    request.headers().get("x-amz-content-sha256").is_none_or(|hash| hash != "UNSIGNED-PAYLOAD");
+                // The body is the same, so its digest is.
+                let digest = request.headers().get("x-amz-content-sha256").and_then(|hash| hash.to_str().ok());
+                let digest = digest.and_then(unhex);
                 request.headers_mut().remove(header::AUTHORIZATION);
-                let authorizer = AwsAuthorizer::new(&credential, service, region).with_sign_payload(payload);
-                authorizer.try_authorize(request, None).map_err(ExactError::Sign)
+                let authorizer = AwsAuthorizer::new(&credential, service, region).with_sign_payload(digest.is_some());
+                authorizer.try_authorize(request, digest.as_deref()).map_err(ExactError::Sign)
             }
             Some(Signing::Azure(provider)) if before.starts_with("SharedKey ") => {
                 let account = before.trim_start_matches("SharedKey ").split(':').next().unwrap_or_default();

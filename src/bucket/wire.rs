@@ -161,9 +161,9 @@ impl Wire {
         let is_page =
             text(&parts.headers, header::CONTENT_TYPE.as_str()).is_some_and(|kind| kind.starts_with("text/html"));
         if parts.status.is_success() {
-            // An object may be a page of its own, and then it has a tag or a date; a listing never is one.
+            // An object may be a page of its own, and then it has a tag or a date, after a HEAD too; a listing never is one.
             let known = [header::ETAG, header::LAST_MODIFIED].iter().any(|name| parts.headers.contains_key(name));
-            if is_page && *method != Method::HEAD && (is_list || !known) {
+            if is_page && (is_list || !known) {
                 return Err(line.refuse(Refusal::WebPage { status: parts.status.as_u16() }));
             }
             line.circuit.succeeded();

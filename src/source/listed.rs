@@ -53,7 +53,10 @@ impl Listed {
             std::fs::symlink_metadata(std::ffi::OsStr::from_bytes(&whole))
         };
         // What cannot be looked at is there, as far as anybody knows; the walk says what is wrong with it.
-        let gone = |path: &TreePath| stands(path).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound);
+        let is_gone = |error: std::io::Error| {
+            matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory)
+        };
+        let gone = |path: &TreePath| stands(path).is_err_and(is_gone);
         match self.0.first() {
             Some(first) if self.0.iter().all(gone) => {
                 Err(SourceError::NoneListed { listed: self.0.len(), first: [b"/", first.as_bytes()].concat() })

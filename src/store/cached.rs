@@ -15,6 +15,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::copies::{Copies, NewCopy};
 use super::{Create, Inspection, Leftover, Listed, Replace, Result, Store, Swept, Upload};
+use crate::bucket::Traffic;
 use crate::names::{ObjectKey, RepositoryId, SessionId, hex};
 
 /// Kept whole when they pass by.
@@ -214,12 +215,12 @@ impl Store for CachedStore {
         self.store.replace(key, bytes)
     }
 
-    fn inspect(&self) -> Result<Inspection> {
-        self.store.inspect()
+    fn traffic(&self) -> Option<Traffic> {
+        self.store.traffic()
     }
 
-    fn traffic(&self) -> Option<crate::bucket::Traffic> {
-        self.store.traffic()
+    fn inspect(&self) -> Result<Inspection> {
+        self.store.inspect()
     }
 
     fn is_remote(&self) -> bool {
@@ -271,7 +272,7 @@ mod tests {
     use super::*;
     use crate::names::WriterId;
     use crate::store::memory::MemoryStore;
-    use crate::store::meter::{Metered, Traffic};
+    use crate::store::meter::{self, Metered};
 
     fn key(text: &str) -> ObjectKey {
         text.parse().unwrap()
@@ -320,7 +321,7 @@ mod tests {
                 scope.spawn(|| store.bring(&objects));
             }
         });
-        assert_eq!(meter.traffic(), Traffic { range_gets: 15, down_bytes: 45 << 20, ..Traffic::default() });
+        assert_eq!(meter.traffic(), meter::Traffic { range_gets: 15, down_bytes: 45 << 20, ..Default::default() });
         for (key, _) in &objects {
             assert_eq!(store.get_range(key, 4 << 20..5 << 20).unwrap(), bytes[4 << 20..5 << 20]);
         }

@@ -592,6 +592,7 @@ fn help_names_every_verb_and_each_verb_has_help() {
             "restore",
             "verify",
             "stats",
+            "doctor",
             "key",
             "config",
             "daemon",

@@ -157,8 +157,8 @@ fn every_mistake_is_told_as_its_file_says() {
     g.shows("backup-command-and-list", &["backup", "--command", "--files-from", "list", "x"]);
     g.shows("backup-list-missing", &["backup", "--files-from", "nowhere"]);
     g.shows("backup-list-empty", &["backup", "--files-from", "/dev/null"]);
-    fs::write(desk.path("gone"), "gone/a\ngone/b\n").unwrap();
-    g.shows("backup-list-of-nothing", &["backup", "--files-from", "gone"]);
+    fs::write(desk.path("gone.list"), "gone/a\ngone/b\n").unwrap();
+    g.shows("backup-list-of-nothing", &["backup", "--files-from", "gone.list"]);
     fs::write(desk.path("nuls"), "a\0b\0").unwrap();
     g.shows("backup-list-with-nuls", &["backup", "--files-from", "nuls"]);
 

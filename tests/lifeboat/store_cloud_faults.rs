@@ -13,6 +13,7 @@ use lifeboat::store::{Class, Create, Store, StoreError};
 use crate::support::cloud::{Conditions, Fault, Refusal, Verb};
 use crate::support::place::Place;
 use crate::support::repo::noise;
+use crate::support::servers;
 use crate::support::tcp_proxy::{Direction, Fate, TcpProxy};
 use crate::support::{key, session, told};
 
@@ -133,15 +134,15 @@ fn an_upload_is_stored_whole_whatever_happens_to_the_answers() {
 fn a_large_upload_in_parts_is_stored_whole_or_not_at_all() {
     let bytes = noise((64 << 20) + 1, 3);
     for place in doubles() {
-        let mut faults = vec![
-            (Verb::Begin, Fault::Refused(Refusal::SlowDown)),
-            (Verb::Part, Fault::LostAfter),
-            (Verb::Complete, Fault::LostBefore),
-            (Verb::Complete, Fault::LostAfter),
-            (Verb::Complete, Fault::DoneThenRefused(Refusal::InternalError)),
-        ];
+        let mut faults = vec![(Verb::Part, Fault::LostBefore), (Verb::Complete, Fault::LostAfter)];
+        // The ways of the two are the same; one of them is walked to its end.
         if place.url.starts_with("s3:") {
-            faults.push((Verb::Complete, Fault::RefusedInside200(Refusal::InternalError)));
+            faults.extend([
+                (Verb::Begin, Fault::Refused(Refusal::SlowDown)),
+                (Verb::Complete, Fault::LostBefore),
+                (Verb::Complete, Fault::DoneThenRefused(Refusal::InternalError)),
+                (Verb::Complete, Fault::RefusedInside200(Refusal::InternalError)),
+            ]);
         }
         for (number, (verb, fault)) in faults.into_iter().enumerate() {
             let name = format!("d/{number}");
@@ -210,10 +211,10 @@ fn a_whole_object_in_place_of_a_range_is_no_answer() {
 }
 
 #[test]
-fn a_listing_in_many_pages_is_whole_and_a_break_in_the_middle_is_none() {
+fn a_listing_in_many_pages_is_whole_whichever_page_breaks() {
     for place in doubles() {
         place.cloud().page_keys(7);
-        let store = place.bare();
+        let store = repeated(&place);
         for n in 0..50 {
             place.cloud().plant(&format!("some/where/l/{n:02}"), b"x");
         }
@@ -222,8 +223,7 @@ fn a_listing_in_many_pages_is_whole_and_a_break_in_the_middle_is_none() {
         assert_eq!(store.list("l/1").unwrap().len(), 10);
         for page in 1..=8 {
             place.cloud().on(Verb::List, page, Fault::LostBefore);
-            let error = store.list("").unwrap_err();
-            assert!(matches!(error.class, Class::Ambiguous | Class::Transient), "page {page}: {error:?}");
+            assert_eq!(store.list("").unwrap().len(), 50, "page {page}");
         }
         place.cloud().assert_every_fault_was_met();
     }
@@ -394,8 +394,7 @@ fn a_class_of_storage_is_asked_for_by_packs_of_data_only() {
 fn a_bad_line_is_outlived() {
     let double = Place::s3();
     let line = TcpProxy::to(double.cloud().address());
-    let url = line.url();
-    let place = Place::on_s3(double.cloud()).by(url);
+    let place = Place::on_s3(double.cloud()).by(&line.url());
     let store = repeated(&place);
     let bytes = noise(400_000, 7);
     line.latency(Duration::from_millis(3), Duration::from_millis(3));
@@ -420,10 +419,31 @@ fn a_bad_line_is_outlived() {
 }
 
 #[test]
+fn azure_on_a_bad_line_stores_once_and_reads_whole() {
+    let line = TcpProxy::to(servers::azurite().address);
+    let place = Place::azurite().by(&line.url());
+    let store = repeated(&place);
+    let bytes = noise(400_000, 8);
+    line.on_connection(1, Fate::Refuse);
+    line.on_connection(2, Fate::Cut(Direction::ToServer, 100_000));
+    line.on_connection(3, Fate::Cut(Direction::ToClient, 20)); // it is stored, and the answer is lost
+    assert_eq!(create_once_at(&store, &key("x"), &bytes, &quick()).unwrap(), Outcome::Won);
+    line.assert_every_fate_was_met();
+    assert_eq!(create_once_at(&store, &key("x"), b"theirs", &quick()).unwrap(), Outcome::Lost(bytes.clone()));
+    line.go_down();
+    line.come_up();
+    line.on_connection(1, Fate::Cut(Direction::ToClient, 100_000));
+    line.on_connection(2, Fate::Reset(Direction::ToClient, 200));
+    assert_eq!(store.get(&key("x")).unwrap(), bytes);
+    line.assert_every_fate_was_met();
+    assert_eq!(store.list("").unwrap().len(), 1);
+}
+
+#[test]
 fn a_silent_server_is_given_up() {
     let double = Place::s3();
     let line = TcpProxy::to(double.cloud().address());
-    let place = Place::on_s3(double.cloud()).by(line.url());
+    let place = Place::on_s3(double.cloud()).by(&line.url());
     line.every_connection(Fate::BlackHole);
     let mut options = place.options();
     let soon = Duration::from_millis(300);

@@ -260,7 +260,7 @@ fn a_backup_outlives_an_outage_and_a_narrow_line() {
     let line = TcpProxy::to(house.cloud.address());
     line.bytes_per_second(400_000);
     line.latency(Duration::from_millis(2), Duration::from_millis(2));
-    let place = Place::on_s3(&house.cloud).by(line.url());
+    let place = Place::on_s3(&house.cloud).by(&line.url());
     let house = House { store: place.open(), ..house };
     std::thread::scope(|scope| {
         let backup = scope.spawn(|| house.backup().unwrap());

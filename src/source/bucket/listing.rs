@@ -102,7 +102,7 @@ impl Listing {
     }
 
     fn take(&mut self) -> Result<Option<Listed>, SourceError> {
-        self.sorted.next().map_err(|cause| unlisted(&self.bucket, cause))
+        self.sorted.next_record().map_err(|cause| unlisted(&self.bucket, cause))
     }
 
     /// The next object.

@@ -221,7 +221,7 @@ pub struct Sorted {
 }
 
 impl Sorted {
-    pub fn next(&mut self) -> io::Result<Option<Listed>> {
+    pub fn next_record(&mut self) -> io::Result<Option<Listed>> {
         let place = self.buffer.places.get(self.next);
         let in_memory = place.map(|place| self.buffer.key(place));
         if let Some(mut top) = self.heap.peek_mut()
@@ -270,7 +270,7 @@ mod tests {
         listed.iter().for_each(|one| sorter.push(one).unwrap());
         let runs = sorter.runs.len();
         let mut sorted = sorter.finish().unwrap();
-        (std::iter::from_fn(|| sorted.next().unwrap()).collect(), runs)
+        (std::iter::from_fn(|| sorted.next_record().unwrap()).collect(), runs)
     }
 
     fn listed(path: &str, size: u64) -> Listed {

@@ -68,11 +68,13 @@ impl Place {
         Self { url: format!("s3://{}/some/where", server.bucket()), environment, cloud: None }
     }
 
-    /// The same place by another way: an S3 server's address, as of a proxy before it.
-    pub fn by(mut self, url: String) -> Self {
+    /// The same place by another way: the address of a proxy before it.
+    pub fn by(mut self, url: &str) -> Self {
         for (name, value) in &mut self.environment {
-            if *name == "AWS_ENDPOINT_URL" {
-                value.clone_from(&url);
+            match *name {
+                "AWS_ENDPOINT_URL" | "GOOGLE_BASE_URL" => *value = url.to_owned(),
+                "AZURE_STORAGE_ENDPOINT" => *value = format!("{url}/{AZURE_ACCOUNT}"),
+                _ => {}
             }
         }
         self
