@@ -209,6 +209,7 @@ fn json_tells_what_the_picture_tells() {
         {
             "severity": "error", "code": "E110", "message": "unknown key `stat` in [daemon]",
             "file": "lifeboat.toml", "line": 3, "col": 1, "label": "did you mean `state`?",
+            "hint": null,
         },
     ]);
     assert_eq!(found.to_json(), expected);
