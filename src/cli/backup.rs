@@ -11,6 +11,7 @@ use super::intake::{Intake, Wanted};
 use super::text::{count, duration, others, plural, rate};
 use super::{Context, interrupt, memory, open, progress};
 use crate::backup::{self, Control, Report, Request};
+use crate::bucket::Traffic;
 use crate::clock::SystemClock;
 use crate::names::PolicyName;
 use crate::pack::record::Outcome;
@@ -99,7 +100,7 @@ pub fn run(context: &Context, arguments: Arguments) -> Result<Exit> {
     } else if memory::recall(repository.id).is_none() {
         memory::remember(repository.id, &StoreMode::MultiWriter, memory::Seen::InPassing, screen);
     }
-    show(context, &report)
+    show(context, &report, repository.store.traffic())
 }
 
 /// What the newest snapshot of the same sources held: a guess at what is to come.
@@ -116,7 +117,7 @@ fn expected_bytes(repository: &Repository, request: &Request) -> Option<u64> {
     newest.filter(|bytes| *bytes > 0)
 }
 
-fn show(context: &Context, report: &Report) -> Result<Exit> {
+fn show(context: &Context, report: &Report, requests: Option<Traffic>) -> Result<Exit> {
     let screen = &context.screen;
     let counts = &report.counts;
     let losses = counts.unreadable + counts.changed;
@@ -155,6 +156,7 @@ fn show(context: &Context, report: &Report) -> Result<Exit> {
             "allowed": counts.allowed,
             "seconds": report.seconds,
             "store_mode": if report.multi_writer { "multi-writer" } else { "single-writer" },
+            "requests": requests,
             "notes": report.notes,
             "problems": report.problems,
         }))?;

@@ -14,7 +14,7 @@ use super::restore::{head, plan_json, report_json, tell, verdict, warn_of_partia
 use super::text::{count, duration, plural};
 use super::{Context, interrupt, open, progress};
 use crate::address::Address;
-use crate::bucket::Bucket;
+use crate::bucket::{Bucket, Traffic};
 use crate::names::escape;
 use crate::repository::{Repository, Snapshot};
 use crate::restore::upload::{self, Plan, Start};
@@ -81,7 +81,7 @@ pub fn restore(context: &Context, repository: &Repository, wish: Wish) -> Result
         current: watched.current.lock().unwrap_or_else(PoisonError::into_inner).clone(),
     };
     let report = progress::while_running(screen, &|| None, &look, || upload::run(repository, &plan, &control))?;
-    show(context, &plan, &report)
+    show(context, &plan, &report, repository.store.traffic())
 }
 
 fn start_word(start: &Start) -> &'static str {
@@ -118,12 +118,12 @@ fn what(plan: &Plan) -> String {
     format!("{}:{} to {}", plan.request.snapshot.id.short(), escape(path), plan.request.to.url())
 }
 
-fn show(context: &Context, plan: &Plan, report: &Report) -> Result<Exit> {
+fn show(context: &Context, plan: &Plan, report: &Report, requests: Option<Traffic>) -> Result<Exit> {
     let screen = &context.screen;
     tell(screen, report);
     if screen.json {
         let head = head(&plan.request.snapshot, json!(plan.request.to.url()), start_word(&plan.start));
-        screen.document(&report_json(head, report))?;
+        screen.document(&report_json(head, report, requests))?;
     } else if !screen.quiet {
         screen.line(format!(
             "restored {}: {} in {}",

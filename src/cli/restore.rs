@@ -16,6 +16,7 @@ use super::screen::Screen;
 use super::select::Latest;
 use super::text::{count, duration, others, path_json, plural, rate};
 use super::{Context, cloud, interrupt, open, progress};
+use crate::bucket::Traffic;
 use crate::names::escape;
 use crate::pack::record::Outcome;
 use crate::repository::{Snapshot, Snapshots};
@@ -158,7 +159,7 @@ pub fn run(context: &Context, arguments: Arguments) -> Result<Exit> {
         current: watched.current.lock().unwrap_or_else(PoisonError::into_inner).clone(),
     };
     let report = progress::while_running(screen, &|| None, &look, || restore::run(&repository, &plan, &control))?;
-    show(context, &plan, &report)
+    show(context, &plan, &report, repository.store.traffic())
 }
 
 /// What was missing from the start cannot come back: whoever restores should know before relying on it.
@@ -223,7 +224,7 @@ pub(super) fn plan_json(head: Head, totals: &Totals, warnings: &[String]) -> Val
 }
 
 /// What a restore prints, into whatever place.
-pub(super) fn report_json(head: Head, report: &Report) -> Value {
+pub(super) fn report_json(head: Head, report: &Report, requests: Option<Traffic>) -> Value {
     json!({
         "snapshot": head.snapshot,
         "to": head.to,
@@ -246,6 +247,7 @@ pub(super) fn report_json(head: Head, report: &Report) -> Value {
         "damaged": damaged(report),
         "damaged_count": report.damaged_count,
         "seconds": report.seconds,
+        "requests": requests,
         "whole": report.is_whole(),
     })
 }
@@ -274,12 +276,12 @@ pub(super) fn tell(screen: &Screen, report: &Report) {
     }
 }
 
-fn show(context: &Context, plan: &Plan, report: &Report) -> Result<Exit> {
+fn show(context: &Context, plan: &Plan, report: &Report, requests: Option<Traffic>) -> Result<Exit> {
     let screen = &context.screen;
     tell(screen, report);
     if screen.json {
         let head = head(&plan.request.snapshot, path_json(&plan.request.to), start_word(plan.start));
-        screen.document(&report_json(head, report))?;
+        screen.document(&report_json(head, report, requests))?;
     } else if !screen.quiet {
         lines(context, plan, report)?;
     }
