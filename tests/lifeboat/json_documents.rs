@@ -59,6 +59,11 @@ fn is_of(kind: &str, value: &Value) -> bool {
             compare("entry", &entry(), "", value, &mut BTreeSet::new());
             value.is_object()
         }
+        "requests" => value.as_object().is_some_and(|requests| {
+            let names = ["deletes", "down_bytes", "failures", "gets", "heads", "lists", "puts", "up_bytes"];
+            requests.keys().map(String::as_str).collect::<BTreeSet<_>>() == BTreeSet::from(names)
+                && requests.values().all(|count| count.is_u64())
+        }),
         other => panic!("JSON.md names a type {other:?}"),
     }
 }
