@@ -12,6 +12,7 @@ mod run;
 mod sink;
 mod stream;
 mod tally;
+mod unchanged;
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;

@@ -49,21 +49,30 @@ impl Listed {
         Self { path, size, modified: timestamp(last_modified), etag: e_tag, version }
     }
 
-    /// Whether `entry` is this very object: same size, time and ETag, and version where both know one. Without an ETag nobody can tell.
+    /// Whether `entry` is this very object.
     pub fn is_entry(&self, entry: &Entry) -> bool {
-        let Kind::File { size, .. } = entry.kind else { return false };
-        let Some(identity) = Identity::of(entry) else { return false };
-        size == self.size
-            && entry.mtime == self.modified
-            && self.etag.is_some()
-            && identity.etag == self.etag.as_deref()
-            && (identity.version.is_none() || self.version.is_none() || identity.version == self.version.as_deref())
+        is_same(entry, self.size, self.modified, self.etag.as_deref(), self.version.as_deref())
     }
 
     /// What a fixed cut is for: a disk image, as far as a name tells.
     pub fn cut(&self) -> Cut {
         if super::image::is_image_name(self.path.file_name()) { Cut::Fixed } else { Cut::Content }
     }
+}
+
+/// Whether `entry` is the very object that a listing shows: same size, time and ETag, and version where both know one. Without an ETag nobody can tell.
+fn is_same(entry: &Entry, listed: u64, modified: Timestamp, etag: Option<&str>, version: Option<&str>) -> bool {
+    let Kind::File { size, .. } = entry.kind else { return false };
+    if size != listed || entry.mtime != modified || etag.is_none() {
+        return false;
+    }
+    let Some(identity) = Identity::of(entry) else { return false };
+    identity.etag == etag && (identity.version.is_none() || version.is_none() || identity.version == version)
+}
+
+/// The same of a listing's own words.
+pub fn is_entry(meta: &ObjectMeta, entry: &Entry) -> bool {
+    is_same(entry, meta.size, timestamp(meta.last_modified), meta.e_tag.as_deref(), meta.version.as_deref())
 }
 
 pub fn timestamp(time: DateTime<Utc>) -> Timestamp {
