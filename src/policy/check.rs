@@ -131,7 +131,9 @@ impl Checker {
         let url = self.required(doc.url, "url", "the repository", &doc.id);
         let url = url.and_then(|text| values::repository_url(&text, &mut self.found));
         let key = self.required(doc.keys.key.clone(), "key", "the repository", &doc.id);
-        let store = cloud::settings(doc.store, url.as_ref(), &mut self.found);
+        let is_directory = url.as_ref().is_some_and(|url| url.address().directory().is_some());
+        let misplaced = is_directory.then_some(cloud::Misplaced::Repository);
+        let store = cloud::settings(doc.store, misplaced, &mut self.found);
         let config = self.with_keys(url, key, doc.keys, store);
         let Some(name) = name else { return };
         // The same id twice in one file is no TOML; only `lifeboat.toml` defines repositories, and two of those may be given.
@@ -226,7 +228,8 @@ impl Checker {
     }
 
     fn source(&mut self, doc: SourceDoc) -> Option<CheckedSource> {
-        let SourceDoc { spot, paths, exclude, exclude_files, exclude_caches, one_file_system, ignore_inode } = doc;
+        let SourceDoc { spot, paths, exclude, exclude_files, exclude_caches, one_file_system, ignore_inode, store } =
+            doc;
         let found = &mut self.found;
         let typed = match paths {
             Given::Absent => {
@@ -265,12 +268,14 @@ impl Checker {
         let files = exclude_files.is().unwrap_or_default();
         let exclude_files =
             files.iter().filter_map(|text| values::absolute_path(text, "a file of patterns", found)).collect();
+        let store = cloud::settings(store, (!paths.is_empty()).then_some(cloud::Misplaced::Source), found);
         let on = |flag: Given<Typed<bool>>| flag.is().is_some_and(|flag| flag.value);
         if paths.is_empty() && buckets.is_empty() {
             return None;
         }
         let meaning = Source {
             buckets,
+            store,
             paths: paths.iter().map(|(path, _)| path.clone()).collect(),
             exclude,
             exclude_files,

@@ -189,6 +189,8 @@ pub struct Source {
     pub paths: Vec<PathBuf>,
     /// None twice.
     pub buckets: Vec<BucketAddress>,
+    /// How these are spoken to: not as the repository, which may lie in another cloud.
+    pub store: StoreSettings,
     /// Patterns with gitignore's meaning, each proved to compile.
     pub exclude: Vec<String>,
     /// Files of such patterns, absolute.
