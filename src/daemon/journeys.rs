@@ -157,6 +157,7 @@ fn backup_of(task: &Task, run: &RunContext) -> Result<RunReport, Failure> {
     let request = backup::Request {
         paths: policy.source.paths.clone(),
         buckets: place::buckets(&policy.source)?,
+        object_tags: policy.source.object_tags,
         excludes: policy.source.exclude.clone(),
         exclude_files: policy.source.exclude_files.clone(),
         exclude_caches: policy.source.exclude_caches,

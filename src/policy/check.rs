@@ -14,6 +14,7 @@ use super::problem::Problems;
 use super::quote::{Page, SourceFile};
 use super::words::nearest;
 use super::{cloud, timing, values};
+use crate::address::Cloud;
 use crate::names::PolicyName;
 
 const FILES_OF_A_DRILL_MAX: u32 = 100_000;
@@ -228,8 +229,17 @@ impl Checker {
     }
 
     fn source(&mut self, doc: SourceDoc) -> Option<CheckedSource> {
-        let SourceDoc { spot, paths, exclude, exclude_files, exclude_caches, one_file_system, ignore_inode, store } =
-            doc;
+        let SourceDoc {
+            spot,
+            paths,
+            exclude,
+            exclude_files,
+            exclude_caches,
+            one_file_system,
+            ignore_inode,
+            object_tags,
+            store,
+        } = doc;
         let found = &mut self.found;
         let typed = match paths {
             Given::Absent => {
@@ -273,7 +283,16 @@ impl Checker {
         if paths.is_empty() && buckets.is_empty() {
             return None;
         }
+        if let Given::Is(flag) = &object_tags
+            && flag.value
+            && (!paths.is_empty() || buckets.iter().any(|bucket| bucket.cloud != Cloud::S3))
+        {
+            found
+                .add("E123", &flag.spot, "`object_tags` belongs to buckets of S3, and this source names something else")
+                .hint("remove it, or save what is no bucket of S3 by a policy of its own");
+        }
         let meaning = Source {
+            object_tags: on(object_tags),
             buckets,
             store,
             paths: paths.iter().map(|(path, _)| path.clone()).collect(),

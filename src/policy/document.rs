@@ -118,6 +118,7 @@ pub(super) struct SourceDoc {
     pub exclude_caches: Given<Typed<bool>>,
     pub one_file_system: Given<Typed<bool>>,
     pub ignore_inode: Given<Typed<bool>>,
+    pub object_tags: Given<Typed<bool>>,
     /// Of the buckets among `paths`. What only writing needs is never given.
     pub store: StoreDoc,
 }
@@ -431,6 +432,7 @@ impl Reader<'_> {
             exclude_caches: Given::Absent,
             one_file_system: Given::Absent,
             ignore_inode: Given::Absent,
+            object_tags: Given::Absent,
             store: StoreDoc::default(),
         };
         if let Some(entries) = value.get_ref().as_table() {
@@ -441,6 +443,7 @@ impl Reader<'_> {
             source.exclude_caches = self.flag(&mut table, "exclude_caches");
             source.one_file_system = self.flag(&mut table, "one_file_system");
             source.ignore_inode = self.flag(&mut table, "ignore_inode");
+            source.object_tags = self.flag(&mut table, "object_tags");
             source.store = self.store_to_read(&mut table);
             self.unknown(table, &[]);
         } else {
