@@ -77,7 +77,7 @@ pub(super) struct Pending {
 
 pub struct Assembly<'s, 'a, 'r> {
     pub(super) shared: &'s Shared<'a>,
-    request: &'r Request,
+    pub(super) request: &'r Request,
     pub(super) lanes: &'r Lanes,
     pub(super) tally: &'r mut Tally<'a>,
     builder: TreeBuilder<'s>,

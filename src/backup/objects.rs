@@ -17,6 +17,7 @@ use super::{Error, Result};
 use crate::bucket::Bucket;
 use crate::names::TreePath;
 use crate::pack::entry::Entry;
+use crate::pack::object::has_tags;
 use crate::pack::tree::{Origin, TreeReader};
 use crate::repository::ChunkReader;
 use crate::source::bucket::{Fetcher, Listed, Listing, WHOLE_BYTES_MAX, root_entry, source_name};
@@ -60,7 +61,7 @@ impl<'r> Assembly<'_, '_, 'r> {
         let (shared, tally) = (self.shared, &mut *self.tally);
         let progress = &shared.control.progress;
         let name = source_name(bucket);
-        let mut unchanged = Unchanged::new(previous)?;
+        let mut unchanged = Unchanged::new(previous, self.request.object_tags)?;
         let mut go_on = |keys: usize| {
             progress.entries.fetch_add(keys as u64, Ordering::Relaxed);
             tally.look_after(shared)?;
@@ -86,7 +87,7 @@ impl<'r> Assembly<'_, '_, 'r> {
         let old = previous.filter(|_| !is_complete);
         let mut join = Join {
             listing,
-            fetcher: Arc::new(Fetcher::new(bucket)),
+            fetcher: Arc::new(Fetcher::new(bucket, self.request.object_tags)),
             previous,
             old: old.map(|previous| TreeReader::new(previous.reader, &previous.root)),
             ahead: None,
@@ -170,6 +171,7 @@ impl<'r> Assembly<'_, '_, 'r> {
     ) -> Result<()> {
         if let (Some((entry, _)), Some(previous)) = (&before, previous)
             && listed.is_entry(entry)
+            && (!self.request.object_tags || has_tags(entry))
             && (!previous.doubted || self.is_stored(entry, previous)?)
         {
             let progress = &self.shared.control.progress;

@@ -47,6 +47,9 @@ pub struct Arguments {
     /// Do not read a file again because its inode number alone changed (network and FUSE file systems)
     #[arg(long)]
     ignore_inode: bool,
+    /// Save the tags of objects as well (S3): one more request for each new or changed object of a bucket
+    #[arg(long)]
+    object_tags: bool,
     /// Mark the snapshot with a word
     #[arg(long, value_name = "TAG")]
     tag: Vec<String>,
@@ -72,6 +75,7 @@ pub fn run(context: &Context, arguments: Arguments) -> Result<Exit> {
         exclude_caches: arguments.exclude_caches,
         one_file_system: arguments.one_file_system,
         ignore_inode: arguments.ignore_inode,
+        object_tags: arguments.object_tags,
         tags: arguments.tag,
         policy: arguments.policy.map(String::from),
         workers: usize::from(arguments.workers.unwrap_or(0)),
@@ -81,6 +85,10 @@ pub fn run(context: &Context, arguments: Arguments) -> Result<Exit> {
         Wanted::Places { paths, buckets } => (request.paths, request.buckets) = (paths, buckets),
         Wanted::Listed(paths) => request.listed = Some(paths),
         Wanted::Stream(stream) => request.stream = Some(stream),
+    }
+    if request.object_tags && request.buckets.is_empty() {
+        let sentence = "--object-tags is about the objects of buckets, and no bucket is to be saved";
+        return Err(Failure::usage(sentence).hint("leave it out, or name a bucket, such as s3://photos/2026"));
     }
     let request = request;
     let repository = open::repository(globals, screen)?;

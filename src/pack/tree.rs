@@ -469,6 +469,47 @@ mod tests {
     }
 
     #[test]
+    fn whole_leaves_make_the_tree_that_their_entries_would() {
+        let mut entries = many(20_000);
+        let mut memory = Memory::default();
+        let old = build(&entries, &mut memory);
+        let ids = ids();
+        // In the midst of a leaf, and behind the last one, which did not end by itself.
+        for path in ["d013/f000000-", "d050/", "e"] {
+            let path = format!("{path}new");
+            let at = entries.partition_point(|entry| entry.path.cmp_bytes(path.as_bytes()).is_lt());
+            entries.insert(at, file(path, 1));
+        }
+        let mut builder = TreeBuilder::new(&ids);
+        let mut new = entries.iter().filter(|entry| entry.mtime.secs == 1).peekable();
+        let (mut whole, mut leaves) = (0, TreeReader::new(&memory, &old));
+        let mut sink = Memory::default();
+        while leaves.next_leaf().unwrap() {
+            let (leaf, old) = leaves.leaf().unwrap();
+            let last = &old.last().unwrap().path;
+            let is_alone = new.peek().is_none_or(|entry| entry.path > *last);
+            if is_alone && builder.push_leaf(leaf, last, &mut sink).unwrap() {
+                whole += 1;
+                continue;
+            }
+            for (place, entry) in old.iter().enumerate() {
+                while let Some(before) = new.next_if(|new| new.path < entry.path) {
+                    builder.push(before.clone(), None, &mut sink).unwrap();
+                }
+                let origin = Origin { leaf: leaf.clone(), place };
+                builder.push(entry.clone(), Some(origin), &mut sink).unwrap();
+            }
+        }
+        for entry in new {
+            builder.push(entry.clone(), None, &mut sink).unwrap();
+        }
+        let root = builder.finish(&mut sink).unwrap().unwrap();
+        assert_eq!(root, build(&entries, &mut memory));
+        assert!(whole > 40, "{whole}");
+        assert!(sink.put < 12, "{}", sink.put);
+    }
+
+    #[test]
     fn unchanged_leaves_are_used_again_and_a_full_build_agrees() {
         let mut entries = many(20_000);
         let mut memory = Memory::default();

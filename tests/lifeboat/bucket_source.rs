@@ -730,3 +730,72 @@ fn keys_reach_a_server_as_they_are() {
     copy_to(&repository, &to);
     assert_eq!(content(&to).keys().collect::<Vec<_>>(), ["/b\nc", "a/"]);
 }
+
+/// A bucket of the double that speaks as S3 does.
+fn s3(cloud: &crate::support::cloud::Cloud, prefix: &str) -> Bucket {
+    let endpoint = cloud.url();
+    let settings = [
+        ("AWS_ACCESS_KEY_ID", "id"),
+        ("AWS_SECRET_ACCESS_KEY", "secret"),
+        ("AWS_ENDPOINT_URL", &endpoint),
+        ("AWS_ALLOW_HTTP", "true"),
+        ("AWS_REGION", crate::support::cloud::REGION),
+    ];
+    let options = Options::from_variables(settings.map(|(name, value)| (name.into(), value.into()))).unwrap();
+    let url = format!("s3://{}/{prefix}", crate::support::cloud::BUCKET);
+    let Ok(Address::Bucket(address)) = Address::parse(&url) else { panic!("it is a bucket") };
+    Bucket::open(&address, &options).unwrap()
+}
+
+fn put_tagged(bucket: &Bucket, at: &str, bytes: &[u8], pairs: &[(&str, &str)]) {
+    let (objects, at, payload) = (bucket.objects().clone(), location(bucket, at), PutPayload::from(bytes.to_vec()));
+    let mut tags = object_store::TagSet::default();
+    pairs.iter().for_each(|(name, value)| tags.push(name, value));
+    let options = PutOptions { tags, ..Default::default() };
+    bucket.wait(async move { objects.put_opts(&at, payload, options).await }).unwrap().unwrap();
+}
+
+fn tags_of(bucket: &Bucket, at: &str) -> Vec<(String, String)> {
+    let (asked, at) = (bucket.clone(), location(bucket, at));
+    bucket.wait(async move { lifeboat::source::bucket::tags(&asked, &at).await }).unwrap().unwrap()
+}
+
+#[test]
+fn tags_come_back_where_they_were_asked_for() {
+    let cloud = crate::support::cloud::Cloud::s3();
+    let from = s3(&cloud, "from");
+    let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    put_tagged(&from, "small", b"small", &[("team", "red"), ("class", "7")]);
+    put_tagged(&from, "large", &noise(9 << 20, 1), &[("team", "blue")]);
+    put_tagged(&from, "bare", b"bare", &[]);
+    let repository = repository();
+    let tagged = |tags| {
+        let request = Request { buckets: vec![from.clone()], object_tags: tags, workers: 2, ..Request::default() };
+        backup::run(&repository, &later(), &request, &Control::default()).unwrap()
+    };
+    assert_eq!(tagged(false).counts.files_read, 3);
+    let report = tagged(true);
+    assert_eq!((report.counts.files_read, report.counts.unreadable), (3, 0), "none was asked before: {report:?}");
+    assert_eq!(tagged(true).counts.files_read, 0);
+    assert_eq!(tagged(false).counts.files_read, 0, "and what is known stays");
+
+    let to = s3(&cloud, "to");
+    assert!(copy_to(&repository, &to).is_whole());
+    assert_eq!(tags_of(&to, "small"), [pair("class", "7"), pair("team", "red")]);
+    assert_eq!(tags_of(&to, "large"), [pair("team", "blue")]);
+    assert_eq!(tags_of(&to, "bare"), []);
+
+    put_tagged(&to, "small", b"small", &[("team", "grey")]);
+    let mut request = upload::Request::new(latest(&repository), to.clone());
+    request.overwrite = Overwrite::IfChanged;
+    into_bucket(&repository, request).unwrap();
+    assert_eq!(tags_of(&to, "small"), [pair("class", "7"), pair("team", "red")], "tags are compared as well");
+}
+
+#[test]
+fn tags_are_refused_where_no_cloud_has_them() {
+    let from = bucket(&cloud(), "gs://from");
+    let request = Request { buckets: vec![from], object_tags: true, ..Request::default() };
+    let error = backup::run(&repository(), &later(), &request, &Control::default()).unwrap_err();
+    assert!(matches!(error, backup::Error::Source(SourceError::NoTags { .. })), "{error}");
+}

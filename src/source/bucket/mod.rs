@@ -11,6 +11,7 @@ mod listing;
 mod patience;
 mod ranges;
 mod sort;
+mod tags;
 
 use chrono::{DateTime, Utc};
 use object_store::path::Path;
@@ -21,6 +22,7 @@ pub use fetch::{Body, Fetch, Fetched, Fetcher};
 pub use listing::Listing;
 pub use patience::{is_later, patiently};
 pub use ranges::ObjectReader;
+pub use tags::{Tags, has_tags, need_tags, tags};
 
 use super::problem::{Problem, ProblemKind};
 use crate::bucket::Bucket;
@@ -87,9 +89,21 @@ pub struct Seen {
     etag: Option<String>,
     version: Option<String>,
     attributes: Attributes,
+    /// None: nobody asked, or there was no answer.
+    tags: Option<Tags>,
+    /// What could not be learned of it.
+    pub loss: Option<Problem>,
 }
 
 impl Seen {
+    fn with_tags(self, bucket: &Bucket, path: &TreePath, tags: Option<object_store::Result<Tags>>) -> Self {
+        match tags {
+            None => self,
+            Some(Ok(tags)) => Self { tags: Some(tags), ..self },
+            Some(Err(error)) => Self { loss: Some(problem_of(bucket, path, "asked for its tags", &error)), ..self },
+        }
+    }
+
     fn new(meta: &ObjectMeta, attributes: Attributes) -> Self {
         Self {
             size: meta.size,
@@ -97,6 +111,8 @@ impl Seen {
             etag: meta.e_tag.clone(),
             version: meta.version.clone(),
             attributes,
+            tags: None,
+            loss: None,
         }
     }
 
@@ -106,7 +122,7 @@ impl Seen {
         // Headers have whole seconds, listings may be finer: the next listing is to find its own time.
         let mtime = if same { listed.modified } else { self.modified };
         let version = if same { listed.version.clone() } else { self.version };
-        let mut record = ObjectRecord { etag: self.etag, version, ..Default::default() };
+        let mut record = ObjectRecord { etag: self.etag, version, tags: self.tags, ..Default::default() };
         for (attribute, value) in &self.attributes {
             let value = value.as_ref().to_owned();
             match attribute {
