@@ -223,6 +223,18 @@ impl TreePath {
         Self(Vec::new())
     }
 
+    /// The order of paths, against bytes that may yet become one.
+    pub fn cmp_bytes(&self, other: &[u8]) -> std::cmp::Ordering {
+        let shared = self.0.len().min(other.len());
+        match (0..shared).find(|&i| self.0[i] != other[i]) {
+            None => self.0.len().cmp(&other.len()),
+            Some(i) => {
+                let rank = |b: u8| if b == b'/' { 0 } else { b };
+                rank(self.0[i]).cmp(&rank(other[i]))
+            }
+        }
+    }
+
     pub fn from_bytes(bytes: Vec<u8>) -> Result<Self, NameError> {
         if bytes.is_empty() || bytes.split(|b| *b == b'/').all(part_is_good) {
             Ok(Self(bytes))
@@ -304,14 +316,7 @@ fn part_is_good(part: &[u8]) -> bool {
 
 impl Ord for TreePath {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        let shared = self.0.len().min(other.0.len());
-        match (0..shared).find(|&i| self.0[i] != other.0[i]) {
-            None => self.0.len().cmp(&other.0.len()),
-            Some(i) => {
-                let rank = |b: u8| if b == b'/' { 0 } else { b };
-                rank(self.0[i]).cmp(&rank(other.0[i]))
-            }
-        }
+        self.cmp_bytes(&other.0)
     }
 }
 

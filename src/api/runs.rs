@@ -59,7 +59,7 @@ pub fn run_json(run: &Run, progress: Option<&Progress>) -> Value {
         "queued_at": run.queued.to_string(),
         "started_at": time(run.started),
         "ended_at": time(run.ended),
-        "duration_seconds": duration(run),
+        "seconds": duration(run),
         "cancel_asked": run.cancel_asked,
         "snapshot": run.snapshot,
         "recovery_point": run.recovery_point,

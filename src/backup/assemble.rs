@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender};
@@ -23,7 +24,7 @@ use crate::pack::entry::{Content, Entry, Extent, Kind};
 use crate::pack::list::ListReader;
 use crate::pack::node::PATH_BYTES_MAX;
 use crate::pack::record::Time;
-use crate::pack::tree::{Origin, Root, TreeBuilder, TreeReader};
+use crate::pack::tree::{LeafRef, Origin, Root, TreeBuilder, TreeReader};
 use crate::repository::ChunkReader;
 use crate::source::exclude::Excludes;
 use crate::source::meta::{self, Owners};
@@ -62,6 +63,10 @@ pub struct Lanes {
 pub(super) enum Slot {
     Waiting,
     Ready(Box<Entry>),
+    /// As it was `before`.
+    Same,
+    /// All entries of an older tree's leaf, and the last of their paths.
+    Leaf(Arc<LeafRef>, TreePath),
     Dropped,
 }
 
@@ -72,7 +77,7 @@ pub(super) struct Pending {
 
 pub struct Assembly<'s, 'a, 'r> {
     pub(super) shared: &'s Shared<'a>,
-    request: &'r Request,
+    pub(super) request: &'r Request,
     pub(super) lanes: &'r Lanes,
     pub(super) tally: &'r mut Tally<'a>,
     builder: TreeBuilder<'s>,
@@ -83,6 +88,8 @@ pub struct Assembly<'s, 'a, 'r> {
     batch_bytes: u64,
     pub(super) objects: Vec<ObjectTicket>,
     owners: Owners,
+    /// What reads the tree before, where there is one.
+    old: Option<&'r ChunkReader<'r>>,
 }
 
 /// Where entries come from.
@@ -99,7 +106,7 @@ impl<'s, 'a, 'r> Assembly<'s, 'a, 'r> {
         lanes: &'r Lanes,
         tally: &'r mut Tally<'a>,
         input: Input,
-        previous: Option<&Previous<'_>>,
+        previous: Option<&'r Previous<'r>>,
     ) -> Result<Option<Root>> {
         let mut assembly = Self {
             shared,
@@ -113,6 +120,7 @@ impl<'s, 'a, 'r> Assembly<'s, 'a, 'r> {
             batch_bytes: 0,
             objects: Vec::new(),
             owners: Owners::default(),
+            old: previous.map(|previous| previous.reader),
         };
         match input {
             Input::Files(walk) => assembly.walk(*walk, previous)?,
@@ -315,11 +323,13 @@ impl<'s, 'a, 'r> Assembly<'s, 'a, 'r> {
     pub(super) fn settle(&mut self, to_end: bool) -> Result<()> {
         self.drain();
         loop {
-            while let Some(Pending { slot: Slot::Ready(_) | Slot::Dropped, .. }) = self.pending.front() {
-                let Some(Pending { slot, before }) = self.pending.pop_front() else { break };
+            while let Some(pending) = self.pending.pop_front_if(|front| !matches!(front.slot, Slot::Waiting)) {
                 self.first += 1;
-                if let Slot::Ready(entry) = slot {
-                    self.push(*entry, before)?;
+                match (pending.slot, pending.before) {
+                    (Slot::Ready(entry), before) => self.push(*entry, before)?,
+                    (Slot::Same, Some((entry, origin))) => self.push_same(entry, origin)?,
+                    (Slot::Leaf(leaf, last), _) => self.push_leaf(&leaf, &last)?,
+                    (Slot::Same | Slot::Waiting | Slot::Dropped, _) => {}
                 }
             }
             let full = self.pending.len() >= PENDING_ENTRIES || (to_end && !self.pending.is_empty());
@@ -337,6 +347,36 @@ impl<'s, 'a, 'r> Assembly<'s, 'a, 'r> {
                 return Err(Error::Cancelled);
             }
         }
+    }
+
+    /// What is not even looked at: an older tree's leaf, whole.
+    fn push_leaf(&mut self, leaf: &LeafRef, last: &TreePath) -> Result<()> {
+        if self.builder.push_leaf(leaf, last, &mut Sink(self.shared))? {
+            // A bucket's tree has one directory, its root, and files.
+            let directories = u64::from(leaf.first().is_root());
+            self.tally.counts.directories += directories;
+            self.tally.counts.files += leaf.entries() - directories;
+            self.tally.counts.bytes += leaf.bytes();
+            return Ok(());
+        }
+        let Some(reader) = self.old else { return Err(Error::Worker) };
+        let mut entries = TreeReader::of_leaf(reader, leaf);
+        while let Some((entry, origin)) = entries.next_entry()? {
+            self.push_same(entry, origin)?;
+        }
+        Ok(())
+    }
+
+    fn push_same(&mut self, entry: Entry, origin: Origin) -> Result<()> {
+        match &entry.kind {
+            Kind::File { size, .. } => {
+                self.tally.counts.files += 1;
+                self.tally.counts.bytes += size;
+            }
+            Kind::Directory => self.tally.counts.directories += 1,
+            _ => self.tally.counts.others += 1,
+        }
+        self.builder.push(entry, Some(origin), &mut Sink(self.shared))
     }
 
     fn push(&mut self, entry: Entry, before: Option<(Entry, Origin)>) -> Result<()> {

@@ -365,7 +365,10 @@ impl<'w, 'a> Worker<'w, 'a> {
                 (Some(entry), problem)
             }
             (Subject::Object(listed, _), Opened::Object(object)) => match object.seen() {
-                Some(seen) if unchanged => (Some(seen.entry(listed, content, size, file.cut)), None),
+                Some(mut seen) if unchanged => {
+                    let loss = seen.loss.take();
+                    (Some(seen.entry(listed, content, size, file.cut)), loss)
+                }
                 _ => (None, Some(object.problem(ProblemKind::Changed))),
             },
             // A subject is opened as what it is.
@@ -380,9 +383,10 @@ impl<'w, 'a> Worker<'w, 'a> {
         match fetch.wait() {
             Body::Whole(fetched) => {
                 let content = self.object_content(&fetched, listed.cut())?;
-                let Fetched { seen, bytes, .. } = fetched;
+                let Fetched { mut seen, bytes, .. } = fetched;
+                let loss = seen.loss.take();
                 self.shared.files_read.fetch_add(1, Ordering::Relaxed);
-                self.done(number, Some(seen.entry(&listed, content, bytes.len() as u64, listed.cut())), None);
+                self.done(number, Some(seen.entry(&listed, content, bytes.len() as u64, listed.cut())), loss);
                 Ok(())
             }
             Body::Grown(listed) => match LargeFile::open(Subject::Object(listed, fetcher), number, 1) {

@@ -14,7 +14,7 @@ use crate::address::Address;
 use crate::bucket::Bucket;
 use crate::names::{TreePath, escape};
 use crate::repository::Repository;
-use crate::source::bucket::{Listing, source_name};
+use crate::source::bucket::{Listing, need_tags, source_name};
 use crate::source::exclude::Excludes;
 use crate::source::listed::Listed;
 use crate::source::walk::{Walk, WalkOptions};
@@ -94,6 +94,9 @@ fn open(request: &Request, store: Option<&OwnStore>) -> Result<Vec<Intake>> {
     for bucket in &request.buckets {
         let name = source_name(bucket);
         let excludes = Excludes::new(Path::new(OsStr::from_bytes(&name)), &request.excludes, &request.exclude_files)?;
+        if request.object_tags {
+            need_tags(bucket)?;
+        }
         Listing::probe(bucket)?;
         intakes.push(Intake::Bucket(bucket.clone(), Box::new(excludes)));
     }

@@ -12,6 +12,7 @@ mod run;
 mod sink;
 mod stream;
 mod tally;
+mod unchanged;
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
@@ -35,6 +36,8 @@ pub struct Request {
     pub paths: Vec<PathBuf>,
     /// Saved beside the paths, none twice, none within another.
     pub buckets: Vec<Bucket>,
+    /// Whether each new or changed object of `buckets` is asked for its tags.
+    pub object_tags: bool,
     /// Instead of `paths`: absolute paths, as many as there may be, as one source.
     pub listed: Option<Vec<PathBuf>>,
     /// Instead of `paths`: one file that comes as a stream.

@@ -16,6 +16,11 @@ use super::Bucket;
 const VALID: Duration = Duration::from_secs(300);
 
 impl Bucket {
+    /// Whether requests are signed here at all.
+    pub fn signs(&self) -> bool {
+        self.side.is_some()
+    }
+
     /// The body of the answer; none where this kind of cloud signs no such request. Blocks.
     pub fn ask(&self, method: Method, key: Path, query: Vec<(String, String)>) -> object_store::Result<Option<Bytes>> {
         let bucket = self.clone();

@@ -270,7 +270,7 @@ fn exact_key(raw: &str) -> Option<String> {
 }
 
 /// What XML text says; none if it says nothing that we know.
-fn unescaped(raw: &str) -> Option<String> {
+pub fn unescaped(raw: &str) -> Option<String> {
     let mut out = String::with_capacity(raw.len());
     let mut rest = raw;
     while let Some(at) = rest.find('&') {

@@ -30,6 +30,7 @@ use tokio::runtime::Runtime;
 use crate::address::BucketAddress;
 
 pub use connect::ConnectError;
+pub use exact::unescaped;
 pub use options::{OptionError, Options, StorageClasses, Timeouts, class};
 pub use refusal::{Kind, Refusal};
 pub use traffic::Traffic;

@@ -11,6 +11,7 @@ use super::intake::{Intake, Wanted};
 use super::text::{count, duration, others, plural, rate};
 use super::{Context, interrupt, memory, open, progress};
 use crate::backup::{self, Control, Report, Request};
+use crate::bucket::Traffic;
 use crate::clock::SystemClock;
 use crate::names::PolicyName;
 use crate::pack::record::Outcome;
@@ -46,6 +47,9 @@ pub struct Arguments {
     /// Do not read a file again because its inode number alone changed (network and FUSE file systems)
     #[arg(long)]
     ignore_inode: bool,
+    /// Save the tags of objects as well (S3): one more request for each new or changed object of a bucket
+    #[arg(long)]
+    object_tags: bool,
     /// Mark the snapshot with a word
     #[arg(long, value_name = "TAG")]
     tag: Vec<String>,
@@ -71,6 +75,7 @@ pub fn run(context: &Context, arguments: Arguments) -> Result<Exit> {
         exclude_caches: arguments.exclude_caches,
         one_file_system: arguments.one_file_system,
         ignore_inode: arguments.ignore_inode,
+        object_tags: arguments.object_tags,
         tags: arguments.tag,
         policy: arguments.policy.map(String::from),
         workers: usize::from(arguments.workers.unwrap_or(0)),
@@ -80,6 +85,10 @@ pub fn run(context: &Context, arguments: Arguments) -> Result<Exit> {
         Wanted::Places { paths, buckets } => (request.paths, request.buckets) = (paths, buckets),
         Wanted::Listed(paths) => request.listed = Some(paths),
         Wanted::Stream(stream) => request.stream = Some(stream),
+    }
+    if request.object_tags && request.buckets.is_empty() {
+        let sentence = "--object-tags is about the objects of buckets, and no bucket is to be saved";
+        return Err(Failure::usage(sentence).hint("leave it out, or name a bucket, such as s3://photos/2026"));
     }
     let request = request;
     let repository = open::repository(globals, screen)?;
@@ -99,7 +108,7 @@ pub fn run(context: &Context, arguments: Arguments) -> Result<Exit> {
     } else if memory::recall(repository.id).is_none() {
         memory::remember(repository.id, &StoreMode::MultiWriter, memory::Seen::InPassing, screen);
     }
-    show(context, &report)
+    show(context, &report, repository.store.traffic())
 }
 
 /// What the newest snapshot of the same sources held: a guess at what is to come.
@@ -116,7 +125,7 @@ fn expected_bytes(repository: &Repository, request: &Request) -> Option<u64> {
     newest.filter(|bytes| *bytes > 0)
 }
 
-fn show(context: &Context, report: &Report) -> Result<Exit> {
+fn show(context: &Context, report: &Report, requests: Option<Traffic>) -> Result<Exit> {
     let screen = &context.screen;
     let counts = &report.counts;
     let losses = counts.unreadable + counts.changed;
@@ -155,6 +164,7 @@ fn show(context: &Context, report: &Report) -> Result<Exit> {
             "allowed": counts.allowed,
             "seconds": report.seconds,
             "store_mode": if report.multi_writer { "multi-writer" } else { "single-writer" },
+            "requests": requests,
             "notes": report.notes,
             "problems": report.problems,
         }))?;

@@ -10,11 +10,11 @@ use serde_json::json;
 
 use super::exit::Exit;
 use super::failure::Result;
-use super::restore::{verdict, warn_of_partial};
+use super::restore::{head, plan_json, report_json, tell, verdict, warn_of_partial};
 use super::text::{count, duration, plural};
 use super::{Context, interrupt, open, progress};
 use crate::address::Address;
-use crate::bucket::Bucket;
+use crate::bucket::{Bucket, Traffic};
 use crate::names::escape;
 use crate::repository::{Repository, Snapshot};
 use crate::restore::upload::{self, Plan, Start};
@@ -81,7 +81,7 @@ pub fn restore(context: &Context, repository: &Repository, wish: Wish) -> Result
         current: watched.current.lock().unwrap_or_else(PoisonError::into_inner).clone(),
     };
     let report = progress::while_running(screen, &|| None, &look, || upload::run(repository, &plan, &control))?;
-    show(context, &plan, &report)
+    show(context, &plan, &report, repository.store.traffic())
 }
 
 fn start_word(start: &Start) -> &'static str {
@@ -96,17 +96,8 @@ fn show_plan(context: &Context, plan: &Plan) -> Result<Exit> {
     let screen = &context.screen;
     let totals = &plan.totals;
     if screen.json {
-        screen.document(&json!({
-            "dry_run": true,
-            "snapshot": plan.request.snapshot.id.to_string(),
-            "to": plan.request.to.url(),
-            "start": start_word(&plan.start),
-            "files": totals.files,
-            "directories": totals.directories,
-            "others": totals.others,
-            "bytes": totals.bytes,
-            "warnings": plan.warnings,
-        }))?;
+        let head = head(&plan.request.snapshot, json!(plan.request.to.url()), start_word(&plan.start));
+        screen.document(&plan_json(head, totals, &plan.warnings))?;
     } else {
         screen.line(format!("would restore {}", what(plan)))?;
         screen.line(format!("{}: {}", plural(totals.files, "object", "objects"), ByteCount(totals.bytes)))?;
@@ -127,38 +118,12 @@ fn what(plan: &Plan) -> String {
     format!("{}:{} to {}", plan.request.snapshot.id.short(), escape(path), plan.request.to.url())
 }
 
-fn show(context: &Context, plan: &Plan, report: &Report) -> Result<Exit> {
+fn show(context: &Context, plan: &Plan, report: &Report, requests: Option<Traffic>) -> Result<Exit> {
     let screen = &context.screen;
-    let damaged: Vec<String> =
-        report.damaged.iter().map(|damaged| format!("{}: {}", damaged.path, damaged.error)).collect();
-    for (label, sentences, all) in
-        [("error", &damaged, report.damaged_count), ("warning", &report.losses, report.losses_count)]
-    {
-        for sentence in sentences {
-            screen.labelled(label, sentence);
-        }
-        let more = all.saturating_sub(sentences.len() as u64);
-        if more > 0 {
-            screen.labelled(label, &format!("and {} more", count(more)));
-        }
-    }
+    tell(screen, report);
     if screen.json {
-        screen.document(&json!({
-            "snapshot": plan.request.snapshot.id.to_string(),
-            "to": plan.request.to.url(),
-            "start": start_word(&plan.start),
-            "files": report.files,
-            "bytes": report.bytes,
-            "unchanged": report.skipped_unchanged,
-            "deleted": report.deleted,
-            "omitted": report.omitted,
-            "losses": report.losses,
-            "losses_count": report.losses_count,
-            "damaged": damaged,
-            "damaged_count": report.damaged_count,
-            "seconds": report.seconds,
-            "whole": report.is_whole(),
-        }))?;
+        let head = head(&plan.request.snapshot, json!(plan.request.to.url()), start_word(&plan.start));
+        screen.document(&report_json(head, report, requests))?;
     } else if !screen.quiet {
         screen.line(format!(
             "restored {}: {} in {}",

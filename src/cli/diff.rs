@@ -181,7 +181,9 @@ fn of_trees(
     let mut listing =
         Listing { screen, quiet: arguments.summary, old: old.path, new: new.path, shown: 0, damaged: 0, failed: None };
     if screen.json {
-        screen.raw(&format!("{{\"old\":\"{}\",\"new\":\"{}\",\"changes\":[", old.snapshot.id, new.snapshot.id))?;
+        // The changes come as they are found, so the object is written piece by piece.
+        let head = sides_json((old, Some(old.path)), (new, Some(new.path))).to_string();
+        screen.raw(&format!("{},\"changes\":[", head.trim_end_matches('}')))?;
     }
     let summary = compare::compare(repository, old, new, &mut listing, cancel)?;
     if let Some(failure) = listing.failed {
@@ -255,6 +257,16 @@ fn counted(count: Count) -> String {
         }
     }
     format!("{}: {}", parts.join(", "), ByteCount(count.bytes))
+}
+
+/// The two places, as both documents begin; without a path there is nothing on that side.
+fn sides_json(old: (Side<'_>, Option<&[u8]>), new: (Side<'_>, Option<&[u8]>)) -> Value {
+    json!({
+        "old": old.0.snapshot.id.to_string(),
+        "old_path": old.1.map(bytes_json),
+        "new": new.0.snapshot.id.to_string(),
+        "new_path": new.1.map(bytes_json),
+    })
 }
 
 fn summary_json(summary: &Summary) -> Value {
@@ -429,7 +441,12 @@ fn of_a_file(
     };
     let differs = difference != Difference::None || old.1.is_some() != new.1.is_some();
     if screen.json {
-        return file_json(screen, (name(old), sizes.0), (name(new), sizes.1), &difference).map(|()| differs);
+        let (old_path, new_path) = (old.1.map(|_| old.0.path), new.1.map(|_| new.0.path));
+        let mut document = sides_json((old.0, old_path), (new.0, new_path));
+        document["old_size"] = json!(old.1.map(|_| sizes.0));
+        document["new_size"] = json!(new.1.map(|_| sizes.1));
+        difference_json(&mut document, &difference);
+        return screen.document(&document).map(|()| differs);
     }
     match &difference {
         Difference::None if differs => screen.line(format!("{} and {} differ: an empty file", name(old), name(new)))?,
@@ -471,7 +488,7 @@ fn lines(difference: &Difference, terminal: bool) -> Vec<u8> {
     out
 }
 
-fn file_json(screen: &Screen, old: (String, u64), new: (String, u64), difference: &Difference) -> Result<()> {
+fn difference_json(document: &mut Value, difference: &Difference) {
     let (word, at) = match difference {
         Difference::None => ("same", None),
         Difference::Lines(_) => ("text", None),
@@ -479,13 +496,7 @@ fn file_json(screen: &Screen, old: (String, u64), new: (String, u64), difference
         Difference::Long { at } => ("long", Some(*at)),
     };
     let text = lines(difference, false);
-    screen.document(&json!({
-        "old": old.0,
-        "new": new.0,
-        "old_bytes": old.1,
-        "new_bytes": new.1,
-        "content": word,
-        "first_difference": at,
-        "lines": (word == "text").then(|| bytes_json(&text)),
-    }))
+    document["content"] = json!(word);
+    document["first_difference"] = json!(at);
+    document["lines"] = json!((word == "text").then(|| bytes_json(&text)));
 }

@@ -136,7 +136,7 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<Exit> {
             screen.document(&json!({
                 "snapshot": snapshot.id.to_string(),
                 "path": super::text::bytes_json(path),
-                "to": to.display().to_string(),
+                "to": super::text::path_json(to),
                 "archive": arguments.archive.map(|_| "tar"),
                 "bytes": bytes,
                 "entries": arguments.archive.map(|_| written.entries),

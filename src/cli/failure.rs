@@ -197,6 +197,9 @@ impl From<crate::backup::Error> for Failure {
             Backup::Source(SourceError::NoneListed { .. }) => {
                 "relative paths in a list begin at the directory that lifeboat is started in; nothing was saved"
             }
+            Backup::Source(SourceError::NoTags { .. }) => {
+                "leave out --object-tags (or a policy's `object_tags`); nothing was saved"
+            }
             Backup::Source(SourceError::Unreadable { .. }) => "run it as a user who may read it, such as root",
             Backup::Source(
                 SourceError::Pattern { .. } | SourceError::PatternLine { .. } | SourceError::EmptyPattern,

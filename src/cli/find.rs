@@ -213,8 +213,8 @@ fn verdict(damaged: u64, unreadable: u64) -> Result<Exit> {
 
 /// Tells of part of a tree that cannot be read.
 pub fn tell_damage(screen: &Screen, damage: &Damage) {
-    screen.labelled("error", &format!("something at or behind {} cannot be read", escape(&damage.after)));
-    screen.labelled("caused by", &super::snapshots::chain(&damage.error));
+    let cause = super::snapshots::chain(&damage.error);
+    screen.warn(format!("something at or behind {} cannot be read: {cause}", escape(&damage.after)));
 }
 
 struct Listing<'a> {

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::exit::Exit;
 use super::failure::{Failure, Result};
-use super::text::plural;
+use super::text::{path_json, plural};
 use super::{Context, command};
 
 const HELP: &str = "\
@@ -39,7 +39,7 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<Exit> {
     let mut pages = Vec::new();
     write(&whole, directory, &mut pages)?;
     if screen.json {
-        let shown: Vec<String> = pages.iter().map(|path| path.display().to_string()).collect();
+        let shown: Vec<_> = pages.iter().map(|path| path_json(path)).collect();
         screen.document(&json!({ "pages": shown }))?;
     } else {
         screen.say(format!("wrote {} to {}", plural(pages.len() as u64, "page", "pages"), directory.display()));

@@ -231,4 +231,30 @@ mod tests {
     fn the_arguments_contradict_nothing() {
         Arguments::command().debug_assert();
     }
+
+    fn leaves(command: &clap::Command, above: &str, found: &mut Vec<String>) {
+        for sub in command.get_subcommands() {
+            let name = format!("{above} {}", sub.get_name()).trim().to_owned();
+            if sub.has_subcommands() { leaves(sub, &name, found) } else { found.push(name) }
+        }
+    }
+
+    #[test]
+    fn the_page_of_documents_knows_every_command_and_no_other() {
+        let page = include_str!("JSON.md");
+        let (sections, without) = page.split_once("\n## Commands without a document\n").unwrap();
+        let mut known: Vec<&str> =
+            without.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
+        let headings = sections.lines().filter_map(|line| line.strip_prefix("## ")).filter(|name| *name != "Errors");
+        known.extend(headings.map(|name| name.split(" --").next().unwrap()));
+        // Commands that share a section are named under its heading.
+        let also = sections.lines().filter(|line| line.starts_with("Also of `"));
+        known.extend(also.flat_map(|line| line.split('`').skip(1).step_by(2)).filter(|name| !name.starts_with("--")));
+        let mut commands = Vec::new();
+        leaves(&command(), "", &mut commands);
+        let unknown: Vec<&String> = commands.iter().filter(|name| !known.contains(&name.as_str())).collect();
+        assert!(unknown.is_empty() && commands.len() > 20, "JSON.md does not say what {unknown:?} print");
+        known.retain(|name| !commands.iter().any(|command| command == name));
+        assert!(known.is_empty(), "JSON.md describes what is no command: {known:?}");
+    }
 }

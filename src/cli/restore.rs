@@ -6,19 +6,21 @@ use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
 use clap::ValueEnum;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::exit::Exit;
 use super::failure::{Failure, Result};
 use super::owners::Owners;
 use super::place::Place;
+use super::screen::Screen;
 use super::select::Latest;
-use super::text::{count, duration, others, plural, rate};
+use super::text::{count, duration, others, path_json, plural, rate};
 use super::{Context, cloud, interrupt, open, progress};
+use crate::bucket::Traffic;
 use crate::names::escape;
 use crate::pack::record::Outcome;
 use crate::repository::{Snapshot, Snapshots};
-use crate::restore::{self, Control, Overwrite, Patterns, Plan, Report, Request, Start};
+use crate::restore::{self, Control, Overwrite, Patterns, Plan, Report, Request, Start, Totals};
 use crate::target::OwnerBy;
 use crate::units::ByteCount;
 
@@ -157,7 +159,7 @@ pub fn run(context: &Context, arguments: Arguments) -> Result<Exit> {
         current: watched.current.lock().unwrap_or_else(PoisonError::into_inner).clone(),
     };
     let report = progress::while_running(screen, &|| None, &look, || restore::run(&repository, &plan, &control))?;
-    show(context, &plan, &report)
+    show(context, &plan, &report, repository.store.traffic())
 }
 
 /// What was missing from the start cannot come back: whoever restores should know before relying on it.
@@ -182,19 +184,9 @@ fn start_word(start: Start) -> &'static str {
 
 fn show_plan(context: &Context, plan: &Plan) -> Result<Exit> {
     let screen = &context.screen;
-    let totals = &plan.totals;
     if screen.json {
-        screen.document(&json!({
-            "dry_run": true,
-            "snapshot": plan.request.snapshot.id.to_string(),
-            "to": plan.request.to.display().to_string(),
-            "start": start_word(plan.start),
-            "files": totals.files,
-            "directories": totals.directories,
-            "others": totals.others,
-            "bytes": totals.bytes,
-            "warnings": plan.warnings,
-        }))?;
+        let head = head(&plan.request.snapshot, path_json(&plan.request.to), start_word(plan.start));
+        screen.document(&plan_json(head, &plan.totals, &plan.warnings))?;
     } else {
         // The warnings have been told.
         let text = plan.to_string();
@@ -205,14 +197,71 @@ fn show_plan(context: &Context, plan: &Plan) -> Result<Exit> {
     Ok(if plan.gaps > 0 { Exit::Damage } else { Exit::Done })
 }
 
-fn show(context: &Context, plan: &Plan, report: &Report) -> Result<Exit> {
-    let screen = &context.screen;
-    let damaged: Vec<String> =
-        report.damaged.iter().map(|damaged| format!("{}: {}", damaged.path, damaged.error)).collect();
+/// What every document of a restore begins with.
+pub(super) struct Head {
+    snapshot: String,
+    to: Value,
+    start: &'static str,
+}
+
+pub(super) fn head(snapshot: &Snapshot, to: Value, start: &'static str) -> Head {
+    Head { snapshot: snapshot.id.to_string(), to, start }
+}
+
+/// What a dry run prints, into whatever place.
+pub(super) fn plan_json(head: Head, totals: &Totals, warnings: &[String]) -> Value {
+    json!({
+        "dry_run": true,
+        "snapshot": head.snapshot,
+        "to": head.to,
+        "start": head.start,
+        "files": totals.files,
+        "directories": totals.directories,
+        "others": totals.others,
+        "bytes": totals.bytes,
+        "warnings": warnings,
+    })
+}
+
+/// What a restore prints, into whatever place.
+pub(super) fn report_json(head: Head, report: &Report, requests: Option<Traffic>) -> Value {
+    json!({
+        "snapshot": head.snapshot,
+        "to": head.to,
+        "start": head.start,
+        "files": report.files,
+        "directories": report.directories,
+        "others": report.others,
+        "bytes": report.bytes,
+        "fetched_bytes": report.bytes_fetched,
+        "unchanged": report.skipped_unchanged,
+        "deleted": report.deleted,
+        "omitted": report.omitted,
+        "losses": report.losses,
+        "losses_count": report.losses_count,
+        "renamed": report.renamed,
+        "renamed_count": report.renamed_count,
+        "verified_files": report.verified_files,
+        "differences": report.differences,
+        "differences_count": report.differences_count,
+        "damaged": damaged(report),
+        "damaged_count": report.damaged_count,
+        "seconds": report.seconds,
+        "requests": requests,
+        "whole": report.is_whole(),
+    })
+}
+
+fn damaged(report: &Report) -> Vec<String> {
+    report.damaged.iter().map(|damaged| format!("{}: {}", damaged.path, damaged.error)).collect()
+}
+
+/// Names everything that did not go as it should.
+pub(super) fn tell(screen: &Screen, report: &Report) {
     // In JSON the one error is the last line.
     let bad = if screen.json { "warning" } else { "error" };
     for (label, sentences, all) in [
-        (bad, &damaged, report.damaged_count),
+        (bad, &damaged(report), report.damaged_count),
         (bad, &report.differences, report.differences_count),
         ("warning", &report.losses, report.losses_count),
         ("note", &report.renamed, report.renamed_count),
@@ -225,31 +274,14 @@ fn show(context: &Context, plan: &Plan, report: &Report) -> Result<Exit> {
             screen.labelled(label, &format!("and {} more", count(more)));
         }
     }
+}
+
+fn show(context: &Context, plan: &Plan, report: &Report, requests: Option<Traffic>) -> Result<Exit> {
+    let screen = &context.screen;
+    tell(screen, report);
     if screen.json {
-        screen.document(&json!({
-            "snapshot": plan.request.snapshot.id.to_string(),
-            "to": plan.request.to.display().to_string(),
-            "start": start_word(plan.start),
-            "files": report.files,
-            "directories": report.directories,
-            "others": report.others,
-            "bytes": report.bytes,
-            "fetched_bytes": report.bytes_fetched,
-            "unchanged": report.skipped_unchanged,
-            "deleted": report.deleted,
-            "omitted": report.omitted,
-            "losses": report.losses,
-            "losses_count": report.losses_count,
-            "renamed": report.renamed,
-            "renamed_count": report.renamed_count,
-            "verified_files": report.verified_files,
-            "differences": report.differences,
-            "differences_count": report.differences_count,
-            "damaged": damaged,
-            "damaged_count": report.damaged_count,
-            "seconds": report.seconds,
-            "whole": report.is_whole(),
-        }))?;
+        let head = head(&plan.request.snapshot, path_json(&plan.request.to), start_word(plan.start));
+        screen.document(&report_json(head, report, requests))?;
     } else if !screen.quiet {
         lines(context, plan, report)?;
     }

@@ -205,7 +205,7 @@ fn progress(progress: &Value) -> String {
 }
 
 fn took(run: &Value) -> String {
-    run["duration_seconds"].as_f64().map_or_else(String::new, duration)
+    run["seconds"].as_f64().map_or_else(String::new, duration)
 }
 
 fn bytes(value: &Value) -> String {

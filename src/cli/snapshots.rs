@@ -101,7 +101,11 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<Exit> {
     for lost in &snapshots.unreadable {
         tell_unreadable(context, lost);
     }
-    Ok(if snapshots.unreadable.is_empty() { Exit::Done } else { Exit::Damage })
+    if snapshots.unreadable.is_empty() {
+        return Ok(Exit::Done);
+    }
+    let lost = plural(snapshots.unreadable.len() as u64, "snapshot", "snapshots");
+    Err(Failure::new(Exit::Damage, format!("{lost} could not be read")).hint("`lifeboat verify` lists all damage"))
 }
 
 /// Snapshots that stand together, each group under its name, in the order of names.
@@ -205,8 +209,8 @@ fn heading(name: &str, of: &[&Snapshot]) -> String {
 
 /// A snapshot that is there and cannot be read: never silently left out.
 fn tell_unreadable(context: &Context, lost: &Unreadable) {
-    context.screen.labelled("error", &format!("the snapshot {} cannot be read", lost.session.snapshot().short()));
-    context.screen.labelled("caused by", &chain(&lost.error));
+    let sentence = format!("the snapshot {} cannot be read: {}", lost.session.snapshot().short(), chain(&lost.error));
+    context.screen.warn(sentence);
 }
 
 pub fn chain(error: &dyn std::error::Error) -> String {
@@ -290,9 +294,9 @@ fn to_json(repository: &Repository, snapshot: &Snapshot) -> Result<Value> {
         "directories": counts.map(|counts| counts.directories),
         "bytes": counts.map(|counts| counts.bytes),
         "stored_bytes": counts.map(|counts| counts.bytes_stored),
-        "added_bytes": counts.map(|counts| counts.bytes_new),
-        "problems": counts.map(|counts| counts.unreadable + counts.changed),
-        "duration_seconds": body.map(seconds),
+        "new_bytes": counts.map(|counts| counts.bytes_new),
+        "problems_count": counts.map(|counts| counts.unreadable + counts.changed),
+        "seconds": body.map(seconds),
     });
     if snapshot.state == SnapshotState::Revoked {
         value["revoked"] = json!(true);

@@ -149,7 +149,7 @@ fn document(
     let sort = |sort: tally::Sort| {
         json!({
             "packs": sort.packs, "pack_bytes": sort.pack_bytes, "frames": sort.frames,
-            "chunks": sort.chunks, "unique_bytes": sort.bytes,
+            "chunks": sort.chunks, "different_bytes": sort.bytes,
         })
     };
     let (content, metadata) = (totals.content, totals.metadata);
@@ -161,7 +161,7 @@ fn document(
         "unreadable_snapshots": snapshots.unreadable.len(),
         "files": logical.files,
         "logical_bytes": logical.bytes,
-        "unique_bytes": content.bytes + metadata.bytes,
+        "different_bytes": content.bytes + metadata.bytes,
         "stored_bytes": totals.stored_bytes,
         "objects": totals.objects,
         "packs": content.packs + metadata.packs,
@@ -182,7 +182,7 @@ fn share_json(holder: &Holder, share: &Share) -> Value {
         "snapshots": holder.logical.snapshots,
         "files": holder.logical.files,
         "logical_bytes": holder.logical.bytes,
-        "held_bytes": share.held_bytes,
+        "different_bytes": share.held_bytes,
         "unique_bytes": share.unique_bytes,
         "unique_stored_bytes": share.unique_stored_bytes,
         "stored_share_bytes": share.stored_share_bytes,

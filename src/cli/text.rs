@@ -2,6 +2,9 @@
 //!
 //! Owns their form on a terminal and in JSON. Refuses to know what they are about.
 
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde_json::{Value, json};
@@ -221,6 +224,11 @@ pub fn bytes_json(bytes: &[u8]) -> Value {
         Ok(text) => json!(text),
         Err(_) => json!(escape(bytes)),
     }
+}
+
+/// A path in JSON, likewise.
+pub fn path_json(path: &Path) -> Value {
+    bytes_json(path.as_os_str().as_bytes())
 }
 
 #[cfg(test)]

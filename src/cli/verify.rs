@@ -8,6 +8,7 @@ use super::exit::Exit;
 use super::failure::{Failure, Result};
 use super::text::{count, duration, plural};
 use super::{Context, interrupt, open, progress};
+use crate::bucket::Traffic;
 use crate::seal::key::Role;
 use crate::units::ByteCount;
 use crate::verify::{self, Control, Level, Report, Request, Sample, Severity};
@@ -42,16 +43,17 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<Exit> {
         current: String::new(),
     };
     let report = progress::while_running(screen, &|| None, &look, || verify::run(&repository, &request, &control))?;
-    show(context, &report, repository.role() == Role::Writer)
+    show(context, &report, repository.role() == Role::Writer, repository.store.traffic())
 }
 
 /// A writer key reads no index of other groups, so it cannot tell their packs from leftovers.
-fn show(context: &Context, report: &Report, blind: bool) -> Result<Exit> {
+fn show(context: &Context, report: &Report, blind: bool, requests: Option<Traffic>) -> Result<Exit> {
     let screen = &context.screen;
     if screen.json {
         let mut document = serde_json::to_value(report).map_err(|error| Failure::new(Exit::Failed, error))?;
         if let Value::Object(fields) = &mut document {
             fields.insert("sound".to_owned(), json!(report.is_sound()));
+            fields.insert("requests".to_owned(), json!(requests));
         }
         screen.document(&document)?;
     } else {

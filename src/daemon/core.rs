@@ -165,6 +165,10 @@ impl Core {
         for bucket in &policy.source.buckets {
             add(bucket.to_string().as_bytes());
         }
+        // A bucket of the same name at another server is another one.
+        if let Some(endpoint) = &policy.source.store.endpoint {
+            add(endpoint.as_bytes());
+        }
         hex(&hasher.finalize().as_bytes()[..16])
     }
 

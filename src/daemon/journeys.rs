@@ -156,7 +156,8 @@ fn backup_of(task: &Task, run: &RunContext) -> Result<RunReport, Failure> {
     let repository = open(&task.repository, &task.repository.key, &task.cache)?;
     let request = backup::Request {
         paths: policy.source.paths.clone(),
-        buckets: place::buckets(&policy.source.buckets)?,
+        buckets: place::buckets(&policy.source)?,
+        object_tags: policy.source.object_tags,
         excludes: policy.source.exclude.clone(),
         exclude_files: policy.source.exclude_files.clone(),
         exclude_caches: policy.source.exclude_caches,

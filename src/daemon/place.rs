@@ -1,4 +1,4 @@
-//! From a repository of the configuration to its store.
+//! From a repository of the configuration to its store, and from a source to its buckets.
 //!
 //! Owns which word wins: what the configuration says, over the daemon's environment.
 
@@ -7,9 +7,8 @@ use std::sync::Arc;
 use zeroize::Zeroizing;
 
 use super::secret::{self, SecretError};
-use crate::address::BucketAddress;
 use crate::bucket::{Bucket, ConnectError, Options};
-use crate::policy::{RepositoryConfig, StoreSettings};
+use crate::policy::{RepositoryConfig, Source, StoreSettings};
 use crate::store::Store;
 use crate::store::address::{self, PlaceError};
 
@@ -49,8 +48,12 @@ pub fn options(settings: &StoreSettings) -> Result<Options, OpenStoreError> {
     Ok(options)
 }
 
-/// Clients of the buckets that a policy saves. What the daemon's environment says of clouds counts for them.
-pub fn buckets(addresses: &[BucketAddress]) -> Result<Vec<Bucket>, OpenStoreError> {
-    let open = |address| -> Result<Bucket, ConnectError> { Bucket::open(address, &Options::from_environment()?) };
-    addresses.iter().map(|address| open(address).map_err(|error| PlaceError::from(error).into())).collect()
+/// Clients of the buckets that a policy saves. What the daemon's environment says of clouds counts for them, too, where the policy says nothing.
+pub fn buckets(source: &Source) -> Result<Vec<Bucket>, OpenStoreError> {
+    if source.buckets.is_empty() {
+        return Ok(Vec::new());
+    }
+    let options = options(&source.store)?;
+    let open = |address| Bucket::open(address, &options).map_err(|error| PlaceError::from(error).into());
+    source.buckets.iter().map(open).collect()
 }

@@ -59,6 +59,11 @@ impl ObjectRecord {
     }
 }
 
+/// Whether somebody asked for the object's tags when it was saved.
+pub fn has_tags(entry: &Entry) -> bool {
+    ObjectRecord::of(entry).is_some_and(|record| record.tags.is_some())
+}
+
 impl<'b> Identity<'b> {
     pub fn of(entry: &'b Entry) -> Option<Self> {
         minicbor::decode(attribute(entry)?).ok()

@@ -66,6 +66,21 @@ pub struct LeafRef {
     child: Child,
 }
 
+impl LeafRef {
+    pub fn first(&self) -> &TreePath {
+        &self.child.first
+    }
+
+    pub fn entries(&self) -> u64 {
+        self.child.entries
+    }
+
+    /// Sum of file sizes.
+    pub fn bytes(&self) -> u64 {
+        self.child.bytes
+    }
+}
+
 /// An entry that stands in an older tree unchanged: its leaf, and its place there.
 #[derive(Clone, Debug)]
 pub struct Origin {
@@ -124,6 +139,21 @@ impl<'a> TreeBuilder<'a> {
             self.close_leaf(sink)?;
         }
         Ok(())
+    }
+
+    /// Adds all entries of an older tree's leaf, `last` the last of their paths, without a look at them. False, and nothing is added, where a leaf of just these entries may not
+    /// be what their pushes would make: a tree is the same whatever was reused.
+    pub fn push_leaf<S: NodeSink>(&mut self, leaf: &LeafRef, last: &TreePath, sink: &mut S) -> Result<bool, S::Error> {
+        let entries = leaf.child.entries;
+        let ends_itself = entries == LEAF_ENTRIES_MAX as u64
+            || (entries >= LEAF_ENTRIES_MIN as u64 && self.ids.cut(last_two_parts(last)) < LEAF_CUT);
+        if !self.leaf.is_empty() || !ends_itself {
+            return Ok(false);
+        }
+        assert!(self.last_path.as_ref().is_none_or(|before| *before < leaf.child.first), "entries come in order");
+        self.last_path = Some(last.clone());
+        self.add_child(0, leaf.child.clone(), sink)?;
+        Ok(true)
     }
 
     fn close_leaf<S: NodeSink>(&mut self, sink: &mut S) -> Result<(), S::Error> {
@@ -235,6 +265,12 @@ impl<'a, S: NodeSource> TreeReader<'a, S> {
         Self { source, stack, leaf: Vec::new(), leaf_ref: None, place: 0, last: None, seeking: false }
     }
 
+    /// A reader of one leaf.
+    pub fn of_leaf(source: &'a S, leaf: &LeafRef) -> Self {
+        let stack = vec![(Arc::new(vec![leaf.child.clone()]), 0, 0)];
+        Self { source, stack, leaf: Vec::new(), leaf_ref: None, place: 0, last: None, seeking: false }
+    }
+
     /// A reader that begins at the first entry at or after `path`.
     pub fn starting_at(source: &'a S, root: &Root, path: &TreePath) -> Result<Self, S::Error> {
         let mut reader = Self { seeking: true, ..Self::new(source, root) };
@@ -294,6 +330,24 @@ impl<'a, S: NodeSource> TreeReader<'a, S> {
             }
             return Ok(true);
         }
+    }
+
+    /// Leaves the leaf at hand for the next one. False at the end: there is none then.
+    pub fn next_leaf(&mut self) -> Result<bool, S::Error> {
+        self.leaf.clear();
+        self.leaf_ref = None;
+        while self.leaf.is_empty() {
+            if !self.descend()? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// The leaf at hand.
+    pub fn leaf(&self) -> Option<(&Arc<LeafRef>, &[Entry])> {
+        let leaf = self.leaf_ref.as_ref()?;
+        if self.leaf.is_empty() { None } else { Some((leaf, &self.leaf)) }
     }
 
     /// The next entry, and where it stands.
@@ -412,6 +466,47 @@ mod tests {
         assert_eq!(&reader.next_entry().unwrap().unwrap().0, first);
         let after = TreePath::from_bytes(b"z".to_vec()).unwrap();
         assert!(TreeReader::starting_at(&memory, &root, &after).unwrap().next_entry().unwrap().is_none());
+    }
+
+    #[test]
+    fn whole_leaves_make_the_tree_that_their_entries_would() {
+        let mut entries = many(20_000);
+        let mut memory = Memory::default();
+        let old = build(&entries, &mut memory);
+        let ids = ids();
+        // In the midst of a leaf, and behind the last one, which did not end by itself.
+        for path in ["d013/f000000-", "d050/", "e"] {
+            let path = format!("{path}new");
+            let at = entries.partition_point(|entry| entry.path.cmp_bytes(path.as_bytes()).is_lt());
+            entries.insert(at, file(path, 1));
+        }
+        let mut builder = TreeBuilder::new(&ids);
+        let mut new = entries.iter().filter(|entry| entry.mtime.secs == 1).peekable();
+        let (mut whole, mut leaves) = (0, TreeReader::new(&memory, &old));
+        let mut sink = Memory::default();
+        while leaves.next_leaf().unwrap() {
+            let (leaf, old) = leaves.leaf().unwrap();
+            let last = &old.last().unwrap().path;
+            let is_alone = new.peek().is_none_or(|entry| entry.path > *last);
+            if is_alone && builder.push_leaf(leaf, last, &mut sink).unwrap() {
+                whole += 1;
+                continue;
+            }
+            for (place, entry) in old.iter().enumerate() {
+                while let Some(before) = new.next_if(|new| new.path < entry.path) {
+                    builder.push(before.clone(), None, &mut sink).unwrap();
+                }
+                let origin = Origin { leaf: leaf.clone(), place };
+                builder.push(entry.clone(), Some(origin), &mut sink).unwrap();
+            }
+        }
+        for entry in new {
+            builder.push(entry.clone(), None, &mut sink).unwrap();
+        }
+        let root = builder.finish(&mut sink).unwrap().unwrap();
+        assert_eq!(root, build(&entries, &mut memory));
+        assert!(whole > 40, "{whole}");
+        assert!(sink.put < 12, "{}", sink.put);
     }
 
     #[test]

@@ -14,6 +14,7 @@ use super::problem::Problems;
 use super::quote::{Page, SourceFile};
 use super::words::nearest;
 use super::{cloud, timing, values};
+use crate::address::Cloud;
 use crate::names::PolicyName;
 
 const FILES_OF_A_DRILL_MAX: u32 = 100_000;
@@ -131,7 +132,9 @@ impl Checker {
         let url = self.required(doc.url, "url", "the repository", &doc.id);
         let url = url.and_then(|text| values::repository_url(&text, &mut self.found));
         let key = self.required(doc.keys.key.clone(), "key", "the repository", &doc.id);
-        let store = cloud::settings(doc.store, url.as_ref(), &mut self.found);
+        let is_directory = url.as_ref().is_some_and(|url| url.address().directory().is_some());
+        let misplaced = is_directory.then_some(cloud::Misplaced::Repository);
+        let store = cloud::settings(doc.store, misplaced, &mut self.found);
         let config = self.with_keys(url, key, doc.keys, store);
         let Some(name) = name else { return };
         // The same id twice in one file is no TOML; only `lifeboat.toml` defines repositories, and two of those may be given.
@@ -226,7 +229,17 @@ impl Checker {
     }
 
     fn source(&mut self, doc: SourceDoc) -> Option<CheckedSource> {
-        let SourceDoc { spot, paths, exclude, exclude_files, exclude_caches, one_file_system, ignore_inode } = doc;
+        let SourceDoc {
+            spot,
+            paths,
+            exclude,
+            exclude_files,
+            exclude_caches,
+            one_file_system,
+            ignore_inode,
+            object_tags,
+            store,
+        } = doc;
         let found = &mut self.found;
         let typed = match paths {
             Given::Absent => {
@@ -265,12 +278,23 @@ impl Checker {
         let files = exclude_files.is().unwrap_or_default();
         let exclude_files =
             files.iter().filter_map(|text| values::absolute_path(text, "a file of patterns", found)).collect();
+        let store = cloud::settings(store, (!paths.is_empty()).then_some(cloud::Misplaced::Source), found);
         let on = |flag: Given<Typed<bool>>| flag.is().is_some_and(|flag| flag.value);
         if paths.is_empty() && buckets.is_empty() {
             return None;
         }
+        if let Given::Is(flag) = &object_tags
+            && flag.value
+            && (!paths.is_empty() || buckets.iter().any(|bucket| bucket.cloud != Cloud::S3))
+        {
+            found
+                .add("E123", &flag.spot, "`object_tags` belongs to buckets of S3, and this source names something else")
+                .hint("remove it, or save what is no bucket of S3 by a policy of its own");
+        }
         let meaning = Source {
+            object_tags: on(object_tags),
             buckets,
+            store,
             paths: paths.iter().map(|(path, _)| path.clone()).collect(),
             exclude,
             exclude_files,

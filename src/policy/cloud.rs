@@ -1,22 +1,38 @@
-//! The settings of a bucket, from text to proof.
+//! The settings of a bucket, a repository's or a source's, from text to proof.
 //!
 //! Refuses to look at the environment, which has a say later, and to judge what only the cloud can know: regions, classes, accounts.
 
 use super::document::{Given, StoreDoc};
 use super::found::{Found, Spot, Typed};
-use super::model::{RepositoryUrl, StoreSettings};
+use super::model::StoreSettings;
 use super::values;
 use crate::units::ByteCount;
 
 const CONNECTIONS_MAX: i64 = 1024;
 const WORD_BYTES_MAX: usize = 64;
 
-pub(super) fn settings(doc: StoreDoc, url: Option<&RepositoryUrl>, found: &mut Found) -> StoreSettings {
-    if url.is_some_and(|url| url.address().directory().is_some()) {
+/// Why settings are out of place.
+#[derive(Clone, Copy)]
+pub(super) enum Misplaced {
+    /// Beside the repository of a directory.
+    Repository,
+    /// Beside the path of a file or directory, which may stand beside a bucket.
+    Source,
+}
+
+pub(super) fn settings(doc: StoreDoc, misplaced: Option<Misplaced>, found: &mut Found) -> StoreSettings {
+    if let Some(misplaced) = misplaced {
+        let (what, hint) = match misplaced {
+            Misplaced::Repository => (
+                "this repository is a directory",
+                "remove it, or give the bucket as `url`: s3://bucket/prefix, gs://… or az://…",
+            ),
+            Misplaced::Source => {
+                ("this source names a directory or file", "remove it, or save what is no bucket by a policy of its own")
+            }
+        };
         for (key, spot) in given(&doc) {
-            found
-                .add("E123", &spot, format!("`{key}` belongs to a bucket, and this repository is a directory"))
-                .hint("remove it, or give the bucket as `url`: s3://bucket/prefix, gs://… or az://…");
+            found.add("E123", &spot, format!("`{key}` belongs to a bucket, and {what}")).hint(hint);
         }
     }
     let mut settings = StoreSettings {

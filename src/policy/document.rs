@@ -75,6 +75,7 @@ pub(super) struct RepositoryDoc {
 }
 
 /// How a bucket is spoken to.
+#[derive(Default)]
 pub(super) struct StoreDoc {
     pub endpoint: Given<Text>,
     pub region: Given<Text>,
@@ -117,6 +118,9 @@ pub(super) struct SourceDoc {
     pub exclude_caches: Given<Typed<bool>>,
     pub one_file_system: Given<Typed<bool>>,
     pub ignore_inode: Given<Typed<bool>>,
+    pub object_tags: Given<Typed<bool>>,
+    /// Of the buckets among `paths`. What only writing needs is never given.
+    pub store: StoreDoc,
 }
 
 #[derive(Clone)]
@@ -383,6 +387,15 @@ impl Reader<'_> {
 
     fn store(&mut self, table: &mut Table<'_>) -> StoreDoc {
         StoreDoc {
+            storage_class: self.text(table, "storage_class"),
+            metadata_storage_class: self.text(table, "metadata_storage_class"),
+            upload_rate: self.text(table, "upload_rate"),
+            ..self.store_to_read(table)
+        }
+    }
+
+    fn store_to_read(&mut self, table: &mut Table<'_>) -> StoreDoc {
+        StoreDoc {
             endpoint: self.text(table, "endpoint"),
             region: self.text(table, "region"),
             path_style: self.flag(table, "path_style"),
@@ -391,11 +404,9 @@ impl Reader<'_> {
             credentials: self.text(table, "credentials"),
             account: self.text(table, "account"),
             secrets: CREDENTIALS.iter().map(|(key, variable)| (*key, *variable, self.text(table, key))).collect(),
-            storage_class: self.text(table, "storage_class"),
-            metadata_storage_class: self.text(table, "metadata_storage_class"),
             connections: self.integer(table, "connections"),
-            upload_rate: self.text(table, "upload_rate"),
             download_rate: self.text(table, "download_rate"),
+            ..StoreDoc::default()
         }
     }
 
@@ -421,6 +432,8 @@ impl Reader<'_> {
             exclude_caches: Given::Absent,
             one_file_system: Given::Absent,
             ignore_inode: Given::Absent,
+            object_tags: Given::Absent,
+            store: StoreDoc::default(),
         };
         if let Some(entries) = value.get_ref().as_table() {
             let mut table = Table::new("`source`", entries);
@@ -430,6 +443,8 @@ impl Reader<'_> {
             source.exclude_caches = self.flag(&mut table, "exclude_caches");
             source.one_file_system = self.flag(&mut table, "one_file_system");
             source.ignore_inode = self.flag(&mut table, "ignore_inode");
+            source.object_tags = self.flag(&mut table, "object_tags");
+            source.store = self.store_to_read(&mut table);
             self.unknown(table, &[]);
         } else {
             source.paths = self.texts_of("source", value, "a path, an array of paths, or a table");

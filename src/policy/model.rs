@@ -189,6 +189,10 @@ pub struct Source {
     pub paths: Vec<PathBuf>,
     /// None twice.
     pub buckets: Vec<BucketAddress>,
+    /// How these are spoken to: not as the repository, which may lie in another cloud.
+    pub store: StoreSettings,
+    /// Whether objects are asked for their tags; then all buckets are S3's.
+    pub object_tags: bool,
     /// Patterns with gitignore's meaning, each proved to compile.
     pub exclude: Vec<String>,
     /// Files of such patterns, absolute.

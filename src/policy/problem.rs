@@ -39,7 +39,6 @@ pub struct Problem {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub label: Option<String>,
     /// What to do about it.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
     /// The other place, of two that contradict each other.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -80,7 +79,7 @@ impl Problems {
         self.list.len() - self.errors()
     }
 
-    /// An array of objects: severity, code, message, file, line, col, and where there are such, label, hint, other.
+    /// An array of objects: severity, code, message, file, line, col, hint (or null), and where there are such, label and other.
     pub fn to_json(&self) -> serde_json::Value {
         serde_json::to_value(self).unwrap_or_default() // strings and numbers under string keys always fit
     }

@@ -100,6 +100,48 @@ fn a_bucket_has_settings_and_its_credentials_are_references() {
 }
 
 #[test]
+fn the_buckets_of_a_source_have_settings_of_their_own() {
+    let main = "[repository.main]\nurl = \"s3://backup\"\nkey = \"cred:main\"\nregion = \"eu-central-1\"\n";
+    let policy = |source: &str| {
+        format!("[policy.photos]\nsource = {source}\nrepo = \"main\"\nschedule = \"daily 02:00\"\nkeep = \"7d\"\n")
+    };
+    let source = r#"{ paths = "s3://photos", endpoint = "https://minio.example.org", path_style = true, allow_http = true,
+        ca_file = "/etc/ssl/own.pem", access_key_id = "cred:id", secret_access_key = "env:SECRET", connections = 4, object_tags = true,
+        download_rate = "5 MiB" }"#;
+    let config = check_texts(&sources(&[("lifeboat.toml", main), ("policies/p.toml", &policy(source))])).unwrap();
+    let source = &config.policies[&"photos".parse().unwrap()].source;
+    assert_eq!(source.store.endpoint.as_deref(), Some("https://minio.example.org"));
+    assert_eq!((source.store.region.as_deref(), source.store.path_style), (None, Some(true)));
+    assert_eq!((source.store.allow_http, source.store.connections), (true, Some(4)));
+    assert!(source.object_tags);
+    let secrets: Vec<_> = source.store.secrets.iter().map(|(name, secret)| format!("{name}={secret}")).collect();
+    assert_eq!(secrets, ["AWS_ACCESS_KEY_ID=cred:id", "AWS_SECRET_ACCESS_KEY=env:SECRET"]);
+    assert_eq!(config.repositories[&"main".parse().unwrap()].store.endpoint, None, "which is another cloud");
+
+    let codes = |source: &str| {
+        let found = problems(&[("lifeboat.toml", main), ("policies/p.toml", &policy(source))]);
+        assert!(!format!("{found:?}").contains("hunter2"), "{found:?}");
+        found.list.iter().map(|problem| problem.code).collect::<Vec<_>>()
+    };
+    for (source, expected) in [
+        (r#"{ paths = "/srv/home", region = "x" }"#, vec!["E123"]),
+        (
+            r#"{ paths = ["/srv/home", "s3://photos"], endpoint = "https://h", allow_http = true }"#,
+            vec!["E123", "E123"],
+        ),
+        (r#"{ paths = "s3://photos", secret_access_key = "hunter2" }"#, vec!["E120"]),
+        (r#"{ paths = "s3://photos", endpoint = "h" }"#, vec!["E118"]),
+        (r#"{ paths = "gs://photos", object_tags = true }"#, vec!["E123"]),
+        (r#"{ paths = ["s3://photos", "/srv"], object_tags = true }"#, vec!["E123"]),
+        // Nothing is written there.
+        (r#"{ paths = "s3://photos", storage_class = "STANDARD" }"#, vec!["E110"]),
+        (r#"{ paths = "s3://photos", upload_rate = "1 MiB" }"#, vec!["E110"]),
+    ] {
+        assert_eq!(codes(source), expected, "{source}");
+    }
+}
+
+#[test]
 fn a_credential_that_was_written_out_is_refused_and_shown_nowhere() {
     let main = "[repository.c]\nurl = \"s3://b\"\nkey = \"cred:w\"\nsecret_access_key = \"hunter2\"\nsas_token = 5\n";
     let found = problems(&[("lifeboat.toml", main)]);
@@ -209,6 +251,7 @@ fn json_tells_what_the_picture_tells() {
         {
             "severity": "error", "code": "E110", "message": "unknown key `stat` in [daemon]",
             "file": "lifeboat.toml", "line": 3, "col": 1, "label": "did you mean `state`?",
+            "hint": null,
         },
     ]);
     assert_eq!(found.to_json(), expected);
@@ -330,6 +373,7 @@ fn a_city_finds_its_zone() {
 fn every_code_is_explained_and_every_explanation_has_a_code() {
     let sources = [
         include_str!("check.rs"),
+        include_str!("cloud.rs"),
         include_str!("document.rs"),
         include_str!("found.rs"),
         include_str!("load.rs"),

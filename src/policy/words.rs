@@ -67,6 +67,7 @@ const PUBLIC_KEYS: &[&str] = &[
     "exclude_caches",
     "one_file_system",
     "ignore_inode",
+    "object_tags",
     "at",
     "every",
     "offset",

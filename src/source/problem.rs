@@ -14,6 +14,8 @@ use crate::names::escape;
 /// Nothing can be saved: the root or the excludes are not usable.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
+    #[error("tags of objects are read from S3 alone, and {bucket} is another kind of cloud")]
+    NoTags { bucket: String },
     #[error("the source {} does not exist", escape(root))]
     Missing { root: Vec<u8> },
     #[error("the source {} cannot be read", escape(root))]

@@ -283,6 +283,86 @@ fn an_unchanged_bucket_is_listed_and_not_read() {
     assert!(content(&to) == content(&from));
 }
 
+/// A sequence of numbers that looks like chance, the same for the same seed.
+fn chance(seed: u64) -> impl FnMut(u64) -> u64 {
+    let mut hash = blake3::Hasher::new();
+    hash.update(&seed.to_le_bytes());
+    let mut reader = hash.finalize_xof();
+    move |below| {
+        let mut bytes = [0; 8];
+        reader.fill(&mut bytes);
+        u64::from_le_bytes(bytes) % below
+    }
+}
+
+fn keys_over_many_runs(backwards: bool, seed: u64) {
+    let cloud = Arc::new(Cloud { backwards, ..Arc::into_inner(cloud()).unwrap() });
+    let from = bucket(&cloud, "s3://from/p");
+    let repository = repository();
+    let mut chance = chance(seed);
+    let mut there: BTreeMap<String, u64> = BTreeMap::new();
+    let key = |chance: &mut dyn FnMut(u64) -> u64| {
+        // Where keys by their bytes and paths part: `2020-01`, `2020/01`, `2020.01`, and objects beside what would be directories.
+        let mark = |n| ["/", "-", ".", "", "/x-"][n as usize];
+        let (year, month, rest) = (chance(12), chance(12), chance(30));
+        format!("20{year}{}{month}{}{rest}", mark(chance(5)), mark(chance(5)))
+    };
+    for round in 0..6 {
+        let (mut new, mut changed) = (0, 0);
+        let mut written = BTreeMap::new();
+        let count = [2500, 0, 3, 40, 400, 1][round];
+        for _ in 0..count {
+            let (key, number) = (key(&mut chance), chance(1 << 40));
+            match there.get(&key) {
+                None if !written.contains_key(&key) => new += 1,
+                Some(_) if !written.contains_key(&key) => changed += 1,
+                _ => {}
+            }
+            put(&from, &key, &noise(20, number));
+            written.insert(key, number);
+        }
+        there.extend(written.clone());
+        if round > 2 {
+            // A stretch of neighbours, long enough for whole leaves, and some here and there.
+            let at = chance(there.len() as u64) as usize;
+            let far = there.keys().nth(at).cloned().unwrap_or_default();
+            let mut gone: Vec<String> = there.range(far..).take(600).map(|(key, _)| key.clone()).collect();
+            gone.extend(there.keys().filter(|_| chance(50) == 0).cloned());
+            gone.retain(|key| !written.contains_key(key));
+            for key in gone {
+                let (objects, at) = (from.objects().clone(), location(&from, &key));
+                from.wait(async move { objects.delete(&at).await }).unwrap().unwrap();
+                there.remove(&key);
+            }
+        }
+        cloud.gets.store(0, Ordering::Relaxed);
+        let report = save(&repository, &from);
+        assert_eq!((report.files_new, report.files_changed), (new, changed), "seed {seed}, round {round}");
+        assert_eq!(cloud.gets.load(Ordering::Relaxed), new + changed, "seed {seed}, round {round}");
+        assert_eq!(report.counts.files, there.len() as u64, "seed {seed}, round {round}");
+        assert_eq!(report.counts.directories, 1);
+        let to = bucket(&self::cloud(), "s3://to");
+        assert!(copy_to(&repository, &to).is_whole());
+        assert!(content(&to) == content(&from), "seed {seed}, round {round}");
+        let source = &latest(&repository).body.unwrap().sources[0];
+        // The same tree as a writer makes that never saw the bucket before, but for the ids, which are each writer's own.
+        let fresh = self::repository();
+        save(&fresh, &from);
+        let whole = &latest(&fresh).body.unwrap().sources[0];
+        assert_eq!((source.root.entries, source.root.bytes), (whole.root.entries, whole.root.bytes));
+    }
+}
+
+#[test]
+fn changes_among_unchanged_keys_are_what_a_run_fetches() {
+    (1..4).for_each(|seed| keys_over_many_runs(false, seed));
+}
+
+#[test]
+fn a_listing_backwards_fetches_no_more() {
+    keys_over_many_runs(true, 7);
+}
+
 #[test]
 fn properties_come_back_with_large_objects_and_small() {
     let (from, to) = (bucket(&cloud(), "s3://from"), bucket(&cloud(), "s3://to/there"));
@@ -649,4 +729,73 @@ fn keys_reach_a_server_as_they_are() {
     let to = bucket(&cloud(), "s3://to");
     copy_to(&repository, &to);
     assert_eq!(content(&to).keys().collect::<Vec<_>>(), ["/b\nc", "a/"]);
+}
+
+/// A bucket of the double that speaks as S3 does.
+fn s3(cloud: &crate::support::cloud::Cloud, prefix: &str) -> Bucket {
+    let endpoint = cloud.url();
+    let settings = [
+        ("AWS_ACCESS_KEY_ID", "id"),
+        ("AWS_SECRET_ACCESS_KEY", "secret"),
+        ("AWS_ENDPOINT_URL", &endpoint),
+        ("AWS_ALLOW_HTTP", "true"),
+        ("AWS_REGION", crate::support::cloud::REGION),
+    ];
+    let options = Options::from_variables(settings.map(|(name, value)| (name.into(), value.into()))).unwrap();
+    let url = format!("s3://{}/{prefix}", crate::support::cloud::BUCKET);
+    let Ok(Address::Bucket(address)) = Address::parse(&url) else { panic!("it is a bucket") };
+    Bucket::open(&address, &options).unwrap()
+}
+
+fn put_tagged(bucket: &Bucket, at: &str, bytes: &[u8], pairs: &[(&str, &str)]) {
+    let (objects, at, payload) = (bucket.objects().clone(), location(bucket, at), PutPayload::from(bytes.to_vec()));
+    let mut tags = object_store::TagSet::default();
+    pairs.iter().for_each(|(name, value)| tags.push(name, value));
+    let options = PutOptions { tags, ..Default::default() };
+    bucket.wait(async move { objects.put_opts(&at, payload, options).await }).unwrap().unwrap();
+}
+
+fn tags_of(bucket: &Bucket, at: &str) -> Vec<(String, String)> {
+    let (asked, at) = (bucket.clone(), location(bucket, at));
+    bucket.wait(async move { lifeboat::source::bucket::tags(&asked, &at).await }).unwrap().unwrap()
+}
+
+#[test]
+fn tags_come_back_where_they_were_asked_for() {
+    let cloud = crate::support::cloud::Cloud::s3();
+    let from = s3(&cloud, "from");
+    let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    put_tagged(&from, "small", b"small", &[("team", "red"), ("class", "7")]);
+    put_tagged(&from, "large", &noise(9 << 20, 1), &[("team", "blue")]);
+    put_tagged(&from, "bare", b"bare", &[]);
+    let repository = repository();
+    let tagged = |tags| {
+        let request = Request { buckets: vec![from.clone()], object_tags: tags, workers: 2, ..Request::default() };
+        backup::run(&repository, &later(), &request, &Control::default()).unwrap()
+    };
+    assert_eq!(tagged(false).counts.files_read, 3);
+    let report = tagged(true);
+    assert_eq!((report.counts.files_read, report.counts.unreadable), (3, 0), "none was asked before: {report:?}");
+    assert_eq!(tagged(true).counts.files_read, 0);
+    assert_eq!(tagged(false).counts.files_read, 0, "and what is known stays");
+
+    let to = s3(&cloud, "to");
+    assert!(copy_to(&repository, &to).is_whole());
+    assert_eq!(tags_of(&to, "small"), [pair("class", "7"), pair("team", "red")]);
+    assert_eq!(tags_of(&to, "large"), [pair("team", "blue")]);
+    assert_eq!(tags_of(&to, "bare"), []);
+
+    put_tagged(&to, "small", b"small", &[("team", "grey")]);
+    let mut request = upload::Request::new(latest(&repository), to.clone());
+    request.overwrite = Overwrite::IfChanged;
+    into_bucket(&repository, request).unwrap();
+    assert_eq!(tags_of(&to, "small"), [pair("class", "7"), pair("team", "red")], "tags are compared as well");
+}
+
+#[test]
+fn tags_are_refused_where_no_cloud_has_them() {
+    let from = bucket(&cloud(), "gs://from");
+    let request = Request { buckets: vec![from], object_tags: true, ..Request::default() };
+    let error = backup::run(&repository(), &later(), &request, &Control::default()).unwrap_err();
+    assert!(matches!(error, backup::Error::Source(SourceError::NoTags { .. })), "{error}");
 }

@@ -522,14 +522,14 @@ fn stats_divide_what_is_stored_and_lose_none_of_it() {
     desk.write("of-db", noise(8, 2_000_000));
     desk.backup(&["--policy", "db"]);
     let plain = desk.json(["stats", "--json"]);
-    for field in ["store_mode", "url", "logical_bytes", "unique_bytes", "stored_bytes", "dedup_ratio", "frames"] {
+    for field in ["store_mode", "url", "logical_bytes", "different_bytes", "stored_bytes", "dedup_ratio", "frames"] {
         assert!(!plain[field].is_null(), "{field}: {plain}");
     }
     assert_eq!((&plain["store_mode"], &plain["snapshots"]), (&json!("multi-writer"), &json!(2)));
     assert_eq!(plain["logical_bytes"], 4_000_046);
     let sizes: u64 = desk.objects("").iter().map(|path| fs::metadata(path).unwrap().len()).sum();
     assert_eq!(plain["stored_bytes"].as_u64(), Some(sizes));
-    let content = plain["content"]["unique_bytes"].as_u64().unwrap();
+    let content = plain["content"]["different_bytes"].as_u64().unwrap();
     assert_eq!(content, 3_000_023, "each different byte once");
     for by in ["policy", "writer", "host", "snapshot"] {
         let stats = desk.json(["stats", "--by", by, "--json"]);
@@ -541,7 +541,7 @@ fn stats_divide_what_is_stored_and_lose_none_of_it() {
         assert!(sum("stored_share_bytes") <= packed && sum("stored_share_bytes") > packed * 9 / 10, "{stats}");
         assert_eq!(sum("logical_bytes"), 4_000_046);
         if shares.len() == 1 {
-            assert_eq!(shares[0]["unique_bytes"], stats["unique_bytes"]);
+            assert_eq!(shares[0]["unique_bytes"], stats["different_bytes"]);
         }
     }
     let stats = desk.json(["stats", "--by", "policy", "--json"]);
@@ -550,7 +550,7 @@ fn stats_divide_what_is_stored_and_lose_none_of_it() {
     let (web, db) = (of("web"), of("db"));
     assert!(db["unique_bytes"].as_u64().unwrap() > 2_000_000 && db["unique_bytes"].as_u64().unwrap() < 2_100_000);
     assert!(web["unique_bytes"].as_u64().unwrap() < 100_000, "{web}");
-    assert!(web["held_bytes"].as_u64().unwrap() > 1_000_000);
+    assert!(web["different_bytes"].as_u64().unwrap() > 1_000_000);
     let table = desk.good(["stats", "--by", "policy"]);
     assert!(table.contains("deduplication 1.33 x") && table.contains("Policy"), "{table}");
 }
@@ -580,8 +580,8 @@ fn snapshots_stand_in_groups_and_the_newest_of_each_can_be_had() {
     assert_eq!(listed(&["--latest", "2", "--group-by", "none"]), [ids[2].clone(), own.clone()]);
     assert_eq!(listed(&["--policy", "web"]), ids[..2]);
     let list = desk.json(["snapshots", "--json"]);
-    assert!(list[0]["duration_seconds"].as_f64().is_some_and(|seconds| seconds >= 0.0), "{list}");
-    assert!(list[0]["added_bytes"].as_u64().unwrap() > 0 && list[0]["problems"] == 0, "{list}");
+    assert!(list[0]["seconds"].as_f64().is_some_and(|seconds| seconds >= 0.0), "{list}");
+    assert!(list[0]["new_bytes"].as_u64().unwrap() > 0 && list[0]["problems_count"] == 0, "{list}");
     let grouped = desk.good(["snapshots", "--group-by", "policy"]);
     let heads: Vec<&str> = grouped.lines().filter(|line| line.starts_with('#')).collect();
     assert_eq!(heads.len(), 3, "{grouped}");

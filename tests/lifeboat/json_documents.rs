@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use crate::cli::{Desk, Ended, configure, secret};
+use crate::support::repo::noise;
 
 const PAGE: &str = include_str!("../../src/cli/JSON.md");
 
@@ -25,6 +26,12 @@ fn section(name: &str) -> Fields {
         .collect();
     assert!(!fields.is_empty(), "{name} has no table");
     fields
+}
+
+/// What `entry` stands for: the fields of `ls`, except `path`.
+fn entry() -> Fields {
+    let fields = section("ls").into_iter().map(|(field, kind)| (field["[].".len()..].to_owned(), kind));
+    fields.filter(|(field, _)| field != "path").collect()
 }
 
 fn is_time(value: &Value) -> bool {
@@ -48,6 +55,15 @@ fn is_of(kind: &str, value: &Value) -> bool {
         "id" => value.as_str().is_some_and(|id| !id.is_empty() && id.bytes().all(|b| b.is_ascii_hexdigit())),
         "time" => is_time(value),
         "any" => true,
+        "entry" => {
+            compare("entry", &entry(), "", value, &mut BTreeSet::new());
+            value.is_object()
+        }
+        "requests" => value.as_object().is_some_and(|requests| {
+            let names = ["deletes", "down_bytes", "failures", "gets", "heads", "lists", "puts", "up_bytes"];
+            requests.keys().map(String::as_str).collect::<BTreeSet<_>>() == BTreeSet::from(names)
+                && requests.values().all(|count| count.is_u64())
+        }),
         other => panic!("JSON.md names a type {other:?}"),
     }
 }
@@ -84,7 +100,7 @@ fn compare(name: &str, fields: &Fields, at: &str, value: &Value, met: &mut BTree
 }
 
 /// Checks a document against its section; `met` gathers the fields that were seen, over several documents.
-fn check(name: &str, document: &str, met: &mut BTreeSet<String>) -> Value {
+pub fn check(name: &str, document: &str, met: &mut BTreeSet<String>) -> Value {
     let value: Value = serde_json::from_str(document).unwrap_or_else(|error| panic!("{name}: {error}: {document:?}"));
     let is_list = section(name).keys().any(|field| field.starts_with("[]"));
     assert_eq!(value.is_array(), is_list, "{name}: {value}");
@@ -93,14 +109,14 @@ fn check(name: &str, document: &str, met: &mut BTreeSet<String>) -> Value {
 }
 
 /// Every field of the section was in one of the documents.
-fn all_met(name: &str, met: &BTreeSet<String>, but: &[&str]) {
+pub fn all_met(name: &str, met: &BTreeSet<String>, but: &[&str]) {
     let unmet: Vec<String> =
         section(name).into_keys().filter(|field| !met.contains(field) && !but.contains(&field.as_str())).collect();
     assert!(unmet.is_empty(), "{name}: no document had {unmet:?}");
 }
 
 #[track_caller]
-fn good(name: &str, ended: &Ended, but: &[&str]) -> Value {
+pub fn good(name: &str, ended: &Ended, but: &[&str]) -> Value {
     assert_eq!(ended.code, 0, "{name}: {ended:?}");
     let mut met = BTreeSet::new();
     let value = check(name, &ended.out, &mut met);
@@ -109,11 +125,21 @@ fn good(name: &str, ended: &Ended, but: &[&str]) -> Value {
 }
 
 /// Each line of standard error is an object; the last one.
-fn talk(ended: &Ended) -> Option<Value> {
-    let lines = ended.err.lines().map(|line| serde_json::from_str::<Value>(line));
+pub fn talk(ended: &Ended) -> Option<Value> {
+    let lines = ended.err.lines().map(serde_json::from_str::<Value>);
     let lines: Vec<Value> = lines.map(|line| line.unwrap_or_else(|error| panic!("{error}: {ended:?}"))).collect();
     assert!(lines.iter().all(Value::is_object), "{ended:?}");
     lines.last().cloned()
+}
+
+#[test]
+fn every_section_is_compared_with_what_a_command_prints() {
+    let here = [include_str!("json_documents.rs"), include_str!("json_documents_of_readers.rs")].concat();
+    let (sections, _) = PAGE.split_once("\n## Commands without a document\n").unwrap();
+    for name in sections.lines().filter_map(|line| line.strip_prefix("## ")) {
+        let compared = ["good", "check"].iter().any(|verb| here.contains(&format!("{verb}(\"{name}\"")));
+        assert!(compared, "{name} is in JSON.md, and no test compares it");
+    }
 }
 
 #[test]
@@ -232,19 +258,36 @@ fn commands_of_the_daemon_print_what_the_page_says() {
         std::thread::sleep(std::time::Duration::from_millis(50));
         ask(&["status"]).code == 0
     });
+    let start = ask(&["run", "start", "web", "--wait"]);
+    let id = serde_json::from_str::<Value>(&start.out).map_or_else(|_| String::new(), |run| run["id"].to_string());
     let ended = [
-        ask(&["run", "start", "web", "--wait"]),
+        ask(&["run", "show", id.trim_matches('"')]),
+        start,
         ask(&["drill", "run", "web", "--wait"]),
         ask(&["run", "list"]),
         ask(&["status"]),
+        ask(&["drill", "run", "web"]),
     ];
+    // Only what has not ended can be cancelled, so there is something new to save each time.
+    let cancelled = (0..20).find_map(|seed| {
+        std::fs::write(desk.path("source/large"), noise(48 << 20, seed)).unwrap();
+        let start = ask(&["run", "start", "web"]);
+        let id = serde_json::from_str::<Value>(&start.out).ok()?["id"].as_str()?.to_owned();
+        let cancel = ask(&["run", "cancel", &id]);
+        (cancel.code == 0).then_some((start, cancel))
+    });
     rustix::process::kill_process(rustix::process::Pid::from_child(&daemon), rustix::process::Signal::TERM).unwrap();
     daemon.wait().unwrap();
     assert!(ready);
-    let [run, drill, list, status] = ended;
+    let [shown, run, drill, list, status, asked] = ended;
     let of_drills = ["verdict", "files_asked", "drill"];
     let run = good("run show", &run, &[&of_drills[..], &["progress"]].concat());
     assert_eq!(run["state"], "succeeded");
+    assert_eq!(check("run show", &shown.out, &mut BTreeSet::new())["id"], run["id"]);
+    assert_eq!(good("run start", &asked, &[])["kind"], "drill");
+    let (start, cancel) = cancelled.expect("a run that could be cancelled");
+    let start = good("run start", &start, &[]);
+    assert_eq!(check("run show", &cancel.out, &mut BTreeSet::new())["id"], start["id"]);
     good("run show", &drill, &["progress"]);
     let list: Value = serde_json::from_str(&list.out).unwrap();
     assert_eq!(list.as_array().unwrap().len(), 2);

@@ -14,6 +14,7 @@ mod hands_write;
 mod history;
 mod install;
 mod json_documents;
+mod json_documents_of_readers;
 mod kill;
 mod memory;
 mod messages;

@@ -264,7 +264,7 @@ fn what_may_not_be_read_or_written_is_told_as_its_files_say() {
         assert!(theirs.success());
     }
     for name in ["locked", "closed"] {
-        fs::set_permissions(desk.path(name), fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(desk.path(name), fs::Permissions::from_mode(0o000)).unwrap();
     }
     let mut gallery = Gallery { desk: &desk, seen: BTreeSet::new(), wrong: Vec::new() };
     for (name, arguments) in [

@@ -29,7 +29,10 @@ pub fn there_and_back(place: &Place) {
     let run = |arguments: &[&str]| good(place.lifeboat(home, arguments).env("LIFEBOAT_KEY", home.join("admin.key")));
     let made = good(&mut place.lifeboat(home, &["init", "--json", "--key-out", "admin.key"]));
     assert!(made.contains("multi-writer") || made.contains("single-writer"), "{made}");
-    run(&["backup", "tree"]);
+    let saved: serde_json::Value = serde_json::from_str(&run(&["backup", "tree", "--json"])).unwrap();
+    // At least a pack of each kind, a delta, the session's record twice, and the manifest.
+    assert!(saved["requests"]["puts"].as_u64().is_some_and(|puts| puts >= 6), "{saved}");
+    assert!(saved["requests"]["up_bytes"].as_u64() >= saved["stored_bytes"].as_u64(), "{saved}");
     let first = listing::of(&root);
     fs::write(root.join("docs/note-007.txt"), "changed").unwrap();
     fs::write(root.join("another"), noise(3 << 20, 9)).unwrap();

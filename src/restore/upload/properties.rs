@@ -1,9 +1,46 @@
 //! What an object has beside its bytes, set and compared.
 
-use object_store::{Attribute, Attributes};
+use object_store::{Attribute, Attributes, TagSet};
 
 use crate::pack::entry::Entry;
 use crate::pack::object::ObjectRecord;
+
+/// What an object is written with beside its bytes.
+#[derive(Clone, Default)]
+pub(super) struct Properties {
+    pub attributes: Attributes,
+    pub tags: TagSet,
+}
+
+impl Properties {
+    pub fn of(entry: &Entry, same_cloud: bool) -> Self {
+        Self { attributes: of(entry, same_cloud), tags: tags(entry) }
+    }
+
+    /// What may still be written after `error`: a cloud that knows no such things, or does not let us set tags, takes the bytes all the same.
+    pub fn less(&self, error: &object_store::Error) -> Option<Self> {
+        use object_store::Error;
+        let has_tags = !self.tags.is_empty();
+        match error {
+            Error::NotImplemented { .. } | Error::NotSupported { .. } if has_tags || !self.attributes.is_empty() => {
+                Some(Self::default())
+            }
+            Error::PermissionDenied { .. } if has_tags => {
+                Some(Self { attributes: self.attributes.clone(), tags: TagSet::default() })
+            }
+            _ => None,
+        }
+    }
+}
+
+/// The tags that are to be set on the object of `entry`.
+fn tags(entry: &Entry) -> TagSet {
+    let mut set = TagSet::default();
+    for (name, value) in ObjectRecord::of(entry).and_then(|record| record.tags).unwrap_or_default() {
+        set.push(&name, &value);
+    }
+    set
+}
 
 /// What is to be set on the object of `entry`. A storage class has a meaning in its own kind of cloud only.
 pub(super) fn of(entry: &Entry, same_cloud: bool) -> Attributes {

@@ -24,7 +24,7 @@ use crate::names::{TreePath, escape};
 use crate::pack::entry::{Entry, Kind};
 use crate::pack::object::ObjectRecord;
 use crate::repository::Repository;
-use crate::source::bucket::{Listed, Listing, address, location, patiently, source_name};
+use crate::source::bucket::{Listed, Listing, address, has_tags, location, patiently, source_name, tags};
 
 /// Entries that wait for a worker, a few kilobytes each at most.
 const QUEUE: usize = 64;
@@ -300,10 +300,18 @@ impl Run<'_> {
         if record.etag.is_none() || record.etag != standing.etag {
             return Ok(false);
         }
+        let bucket = &self.plan.request.to;
+        // Tags change, and nothing else shows it.
+        if let Some(wanted) = record.tags.filter(|_| has_tags(bucket)) {
+            let (asked, at) = (bucket.clone(), at.clone());
+            match wait(bucket, async move { tags(&asked, &at).await }) {
+                Ok(found) if found == wanted => {}
+                _ => return Ok(false),
+            }
+        }
         if standing.modified == entry.mtime {
             return Ok(true);
         }
-        let bucket = &self.plan.request.to;
         let (objects, at) = (bucket.objects().clone(), at.clone());
         let head = GetOptions { head: true, ..Default::default() };
         match wait(

@@ -7,14 +7,14 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
 use bytes::Bytes;
-use object_store::{Attributes, MultipartUpload, ObjectStore, PutMultipartOptions, PutOptions, PutPayload};
+use object_store::{MultipartUpload, ObjectStore, PutMultipartOptions, PutOptions, PutPayload};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 
 use super::super::content::{Stored, is_local};
 use super::super::{Control, Error, Result, told};
 use super::plan::wait;
-use super::properties;
+use super::properties::Properties;
 use crate::bucket::Bucket;
 use crate::names::{TreePath, escape};
 use crate::pack::entry::{Entry, Extent, Kind};
@@ -116,26 +116,25 @@ impl Writer {
         content.fill(&mut body, size)?;
         content.end()?;
         let (bucket, results, requests) = (self.bucket.clone(), self.results.clone(), self.requests.clone());
-        let attributes = properties::of(&job.entry, self.same_cloud);
+        let (properties, untagged) = self.properties(job);
         let (at, shown) = (job.at.clone(), self.shown(&job.entry.path));
         self.bucket.runtime().spawn(async move {
             let Ok(_slot) = requests.acquire_owned().await else { return };
             let payload = PutPayload::from(Bytes::from(body));
-            let put = |attributes: Attributes| {
-                let options = PutOptions { attributes, ..Default::default() };
+            let put = |Properties { attributes, tags }: Properties| {
+                let options = PutOptions { attributes, tags, ..Default::default() };
                 patiently(move || {
                     let (bucket, at, payload, options) = (bucket.clone(), at.clone(), payload.clone(), options.clone());
                     async move { bucket.objects().put_opts(&at, payload, options).await }
                 })
             };
-            let mut outcome = put.clone()(attributes.clone()).await;
-            let mut bare = None;
+            let mut outcome = put.clone()(properties.clone()).await;
+            let mut bare = untagged;
             if let Err(error) = &outcome
-                && is_unsupported(error)
-                && !attributes.is_empty()
+                && let Some(less) = properties.less(error)
             {
                 bare = Some(format!("the properties of {shown} could not be set: {}", told(error)));
-                outcome = put(Attributes::new()).await;
+                outcome = put(less).await;
             }
             let written = match (outcome, bare) {
                 (Ok(_), None) => Written::Whole(size),
@@ -182,7 +181,7 @@ impl Writer {
         stored: &Stored<'_>,
         control: &Control,
     ) -> std::result::Result<object_store::Result<Option<String>>, Hindrance> {
-        let (mut upload, bare) = match self.begin(job, properties::of(&job.entry, self.same_cloud)) {
+        let (mut upload, bare) = match self.begin(job) {
             Ok(begun) => begun,
             Err(error) => return Ok(Err(error)),
         };
@@ -204,23 +203,34 @@ impl Writer {
         Ok(completed)
     }
 
-    fn begin(
-        &self,
-        job: &Job,
-        attributes: Attributes,
-    ) -> object_store::Result<(Box<dyn MultipartUpload>, Option<String>)> {
-        let begin = |attributes: Attributes| {
+    /// What the object is to be written with, and what of it this cloud cannot take.
+    fn properties(&self, job: &Job) -> (Properties, Option<String>) {
+        let mut properties = Properties::of(&job.entry, self.same_cloud);
+        let mut untagged = None;
+        // The client would leave them out without a word.
+        if self.bucket.url().starts_with("gs://") && !properties.tags.is_empty() {
+            properties.tags = Default::default();
+            let shown = self.shown(&job.entry.path);
+            untagged = Some(format!("the tags of {shown} could not be set: Google's clouds have no tags of objects"));
+        }
+        (properties, untagged)
+    }
+
+    fn begin(&self, job: &Job) -> object_store::Result<(Box<dyn MultipartUpload>, Option<String>)> {
+        let begin = |Properties { attributes, tags }: Properties| {
             let (objects, at) = (self.bucket.objects().clone(), job.at.clone());
-            let options = PutMultipartOptions { attributes, ..Default::default() };
+            let options = PutMultipartOptions { attributes, tags, ..Default::default() };
             wait(&self.bucket, async move { patiently(|| objects.put_multipart_opts(&at, options.clone())).await })
         };
-        match begin(attributes.clone()) {
-            Err(error) if is_unsupported(&error) && !attributes.is_empty() => {
+        let (properties, untagged) = self.properties(job);
+        match begin(properties.clone()) {
+            Ok(begun) => Ok((begun, untagged)),
+            Err(error) => {
+                let Some(less) = properties.less(&error) else { return Err(error) };
                 let shown = self.shown(&job.entry.path);
                 let sentence = format!("the properties of {shown} could not be set: {}", told(&error));
-                Ok((begin(Attributes::new())?, Some(sentence)))
+                Ok((begin(less)?, Some(sentence)))
             }
-            begun => Ok((begun?, None)),
         }
     }
 
@@ -274,10 +284,6 @@ impl Writer {
 }
 
 /// Whether a cloud has no such thing as was asked for.
-fn is_unsupported(error: &object_store::Error) -> bool {
-    matches!(error, object_store::Error::NotImplemented { .. } | object_store::Error::NotSupported { .. })
-}
-
 /// The bytes of one file, in order.
 struct Content<'c, 's> {
     stored: &'c Stored<'s>,

@@ -9,7 +9,7 @@ use std::time::Duration;
 use object_store::{GetOptions, ObjectStoreExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-use super::{Listed, Seen, WHOLE_BYTES_MAX, location, patiently, problem, problem_of};
+use super::{Listed, Seen, WHOLE_BYTES_MAX, location, patiently, problem, problem_of, tags};
 use crate::bucket::Bucket;
 use crate::names::TreePath;
 use crate::source::problem::{Problem, ProblemKind};
@@ -29,6 +29,8 @@ pub struct Fetcher {
     requests: Arc<Semaphore>,
     bytes: Arc<Semaphore>,
     pub(super) ranges: Arc<Semaphore>,
+    /// Whether each object is asked for its tags as well.
+    pub(super) tags: bool,
 }
 
 /// An object on its way.
@@ -51,8 +53,9 @@ pub struct Fetched {
 }
 
 impl Fetcher {
-    pub fn new(bucket: &Bucket) -> Self {
+    pub fn new(bucket: &Bucket, tags: bool) -> Self {
         Self {
+            tags,
             bucket: bucket.clone(),
             requests: Arc::new(Semaphore::new(REQUESTS)),
             bytes: Arc::new(Semaphore::new((BYTES / UNIT) as usize)),
@@ -77,10 +80,11 @@ impl Fetcher {
             }
         };
         let (send, receive) = oneshot::channel();
+        let tags = self.tags;
         let (bucket, requests, listed) = (self.bucket.clone(), self.requests.clone(), listed.clone());
         self.bucket.runtime().spawn(async move {
             let Ok(_slot) = requests.acquire_owned().await else { return };
-            let _ = send.send(fetch(&bucket, &listed, room).await); // nobody waits for it any more
+            let _ = send.send(fetch(&bucket, &listed, tags, room).await); // nobody waits for it any more
         });
         Some(Fetch(receive))
     }
@@ -109,7 +113,7 @@ pub(super) fn unaddressed(bucket: &Bucket, path: &TreePath) -> Problem {
     problem(bucket, path, ProblemKind::Unreadable { verb: "addressed", errno: rustix::io::Errno::INVAL })
 }
 
-async fn fetch(bucket: &Bucket, listed: &Listed, room: OwnedSemaphorePermit) -> Body {
+async fn fetch(bucket: &Bucket, listed: &Listed, with_tags: bool, room: OwnedSemaphorePermit) -> Body {
     let Some(at) = location(bucket, &listed.path) else { return Body::Problem(unaddressed(bucket, &listed.path)) };
     let mut if_match = listed.etag.clone();
     loop {
@@ -124,7 +128,9 @@ async fn fetch(bucket: &Bucket, listed: &Listed, room: OwnedSemaphorePermit) -> 
             };
             Ok((meta, attributes, bytes))
         });
-        return match got.await {
+        let asked = async { if with_tags { Some(tags(bucket, &at).await) } else { None } };
+        let (got, tags) = tokio::join!(got, asked);
+        return match got {
             // Another one took its key since it was listed: that one is saved then, whole, as of now.
             Err(object_store::Error::Precondition { .. }) if asked_by_tag => {
                 if_match = None;
@@ -133,7 +139,8 @@ async fn fetch(bucket: &Bucket, listed: &Listed, room: OwnedSemaphorePermit) -> 
             Err(error) => Body::Problem(problem_of(bucket, &listed.path, "fetched", &error)),
             Ok((meta, _, None)) => Body::Grown(Listed::of(listed.path.clone(), meta)),
             Ok((meta, attributes, Some(bytes))) if bytes.len() as u64 == meta.size => {
-                Body::Whole(Fetched { seen: Seen::new(&meta, attributes), bytes, _room: room })
+                let seen = Seen::new(&meta, attributes).with_tags(bucket, &listed.path, tags);
+                Body::Whole(Fetched { seen, bytes, _room: room })
             }
             Ok(_) => {
                 let kind = ProblemKind::Unreadable { verb: "fetched as a whole", errno: rustix::io::Errno::IO };

@@ -46,6 +46,15 @@ impl Listing {
         bucket: &Bucket,
         go_on: &mut dyn FnMut(usize) -> Result<bool, E>,
     ) -> Result<Option<Self>, E> {
+        Self::sift(bucket, go_on, &mut |_, _| Ok(false))
+    }
+
+    /// The same, of what `take` leaves: it sees each object as it is listed, with its path, and a true says that it needs no place in the order.
+    pub fn sift<E: From<SourceError>>(
+        bucket: &Bucket,
+        go_on: &mut dyn FnMut(usize) -> Result<bool, E>,
+        take: &mut dyn FnMut(&str, &ObjectMeta) -> Result<bool, E>,
+    ) -> Result<Option<Self>, E> {
         let (send, mut receive) = tokio::sync::mpsc::channel::<object_store::Result<Vec<ObjectMeta>>>(BATCHES);
         let mut stream = bucket.objects().list(prefix(bucket));
         bucket.runtime().spawn(async move {
@@ -87,6 +96,9 @@ impl Listing {
                 let Some(relative) = meta.location.as_ref().get(from..).filter(|rest| !rest.is_empty()) else {
                     continue;
                 };
+                if take(relative, &meta)? {
+                    continue;
+                }
                 let path = TreePath::from_bytes(relative.as_bytes().to_vec());
                 let path = path.map_err(|error| unlisted(bucket, std::io::Error::other(error)))?;
                 sorter.push(&Listed::of(path, meta)).map_err(|cause| unlisted(bucket, cause))?;
@@ -107,6 +119,23 @@ impl Listing {
 
     /// The next object.
     pub fn next_object(&mut self) -> Result<Option<Result<Listed, Problem>>, SourceError> {
+        let next = self.next_key()?;
+        Ok(next.map(|(listed, twice)| if twice { Err(self.twice(&listed.path)) } else { Ok(listed) }))
+    }
+
+    /// What is to be said of a path that two keys have.
+    pub fn twice(&self, path: &TreePath) -> Problem {
+        let kind = ProblemKind::Unreadable { verb: "told from another key", errno: Errno::EXIST };
+        problem(&self.bucket, path, kind)
+    }
+
+    /// The path of the next key.
+    pub fn ahead(&self) -> Option<&TreePath> {
+        self.ahead.as_ref().map(|listed| &listed.path)
+    }
+
+    /// The next key, and whether another one has its path.
+    pub fn next_key(&mut self) -> Result<Option<(Listed, bool)>, SourceError> {
         let Some(listed) = self.ahead.take() else { return Ok(None) };
         let mut twice = false;
         loop {
@@ -116,11 +145,7 @@ impl Listing {
                 _ => break,
             }
         }
-        if twice {
-            let kind = ProblemKind::Unreadable { verb: "told from another key", errno: Errno::EXIST };
-            return Ok(Some(Err(problem(&self.bucket, &listed.path, kind))));
-        }
-        Ok(Some(Ok(listed)))
+        Ok(Some((listed, twice)))
     }
 }
 

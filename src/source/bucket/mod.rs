@@ -11,6 +11,7 @@ mod listing;
 mod patience;
 mod ranges;
 mod sort;
+mod tags;
 
 use chrono::{DateTime, Utc};
 use object_store::path::Path;
@@ -21,6 +22,7 @@ pub use fetch::{Body, Fetch, Fetched, Fetcher};
 pub use listing::Listing;
 pub use patience::{is_later, patiently};
 pub use ranges::ObjectReader;
+pub use tags::{Tags, has_tags, need_tags, tags};
 
 use super::problem::{Problem, ProblemKind};
 use crate::bucket::Bucket;
@@ -49,21 +51,30 @@ impl Listed {
         Self { path, size, modified: timestamp(last_modified), etag: e_tag, version }
     }
 
-    /// Whether `entry` is this very object: same size, time and ETag, and version where both know one. Without an ETag nobody can tell.
+    /// Whether `entry` is this very object.
     pub fn is_entry(&self, entry: &Entry) -> bool {
-        let Kind::File { size, .. } = entry.kind else { return false };
-        let Some(identity) = Identity::of(entry) else { return false };
-        size == self.size
-            && entry.mtime == self.modified
-            && self.etag.is_some()
-            && identity.etag == self.etag.as_deref()
-            && (identity.version.is_none() || self.version.is_none() || identity.version == self.version.as_deref())
+        is_same(entry, self.size, self.modified, self.etag.as_deref(), self.version.as_deref())
     }
 
     /// What a fixed cut is for: a disk image, as far as a name tells.
     pub fn cut(&self) -> Cut {
         if super::image::is_image_name(self.path.file_name()) { Cut::Fixed } else { Cut::Content }
     }
+}
+
+/// Whether `entry` is the very object that a listing shows: same size, time and ETag, and version where both know one. Without an ETag nobody can tell.
+fn is_same(entry: &Entry, listed: u64, modified: Timestamp, etag: Option<&str>, version: Option<&str>) -> bool {
+    let Kind::File { size, .. } = entry.kind else { return false };
+    if size != listed || entry.mtime != modified || etag.is_none() {
+        return false;
+    }
+    let Some(identity) = Identity::of(entry) else { return false };
+    identity.etag == etag && (identity.version.is_none() || version.is_none() || identity.version == version)
+}
+
+/// The same of a listing's own words.
+pub fn is_entry(meta: &ObjectMeta, entry: &Entry) -> bool {
+    is_same(entry, meta.size, timestamp(meta.last_modified), meta.e_tag.as_deref(), meta.version.as_deref())
 }
 
 pub fn timestamp(time: DateTime<Utc>) -> Timestamp {
@@ -78,9 +89,21 @@ pub struct Seen {
     etag: Option<String>,
     version: Option<String>,
     attributes: Attributes,
+    /// None: nobody asked, or there was no answer.
+    tags: Option<Tags>,
+    /// What could not be learned of it.
+    pub loss: Option<Problem>,
 }
 
 impl Seen {
+    fn with_tags(self, bucket: &Bucket, path: &TreePath, tags: Option<object_store::Result<Tags>>) -> Self {
+        match tags {
+            None => self,
+            Some(Ok(tags)) => Self { tags: Some(tags), ..self },
+            Some(Err(error)) => Self { loss: Some(problem_of(bucket, path, "asked for its tags", &error)), ..self },
+        }
+    }
+
     fn new(meta: &ObjectMeta, attributes: Attributes) -> Self {
         Self {
             size: meta.size,
@@ -88,6 +111,8 @@ impl Seen {
             etag: meta.e_tag.clone(),
             version: meta.version.clone(),
             attributes,
+            tags: None,
+            loss: None,
         }
     }
 
@@ -97,7 +122,7 @@ impl Seen {
         // Headers have whole seconds, listings may be finer: the next listing is to find its own time.
         let mtime = if same { listed.modified } else { self.modified };
         let version = if same { listed.version.clone() } else { self.version };
-        let mut record = ObjectRecord { etag: self.etag, version, ..Default::default() };
+        let mut record = ObjectRecord { etag: self.etag, version, tags: self.tags, ..Default::default() };
         for (attribute, value) in &self.attributes {
             let value = value.as_ref().to_owned();
             match attribute {

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::fetch::{Fetcher, unaddressed};
-use super::{Listed, Seen, location, patiently, problem, problem_of};
+use super::{Listed, Seen, location, patiently, problem, problem_of, tags};
 use crate::bucket::Bucket;
 use crate::source::problem::{Problem, ProblemKind};
 
@@ -42,6 +42,7 @@ pub struct ObjectReader {
     bucket: Bucket,
     listed: Listed,
     ranges: Arc<Semaphore>,
+    tags: bool,
     state: Mutex<State>,
 }
 
@@ -51,6 +52,7 @@ impl ObjectReader {
             bucket: fetcher.bucket().clone(),
             listed: listed.clone(),
             ranges: fetcher.ranges.clone(),
+            tags: fetcher.tags,
             state: Mutex::default(),
         }
     }
@@ -123,10 +125,11 @@ impl ObjectReader {
         let at = at.ok_or_else(|| unaddressed(&self.bucket, &self.listed.path))?;
         let range = state.asked..(state.asked + PART_BYTES).min(self.listed.size);
         state.asked = range.end;
+        let tags = self.tags && range.start == 0;
         let (send, receive) = oneshot::channel();
         let (bucket, listed) = (self.bucket.clone(), self.listed.clone());
         self.bucket.runtime().spawn(async move {
-            let _ = send.send(part(&bucket, &listed, at, etag, range, room).await); // nobody reads on
+            let _ = send.send(part(&bucket, &listed, at, etag, range, tags, room).await); // nobody reads on
         });
         state.waiting.push_back(receive);
         Ok(())
@@ -139,6 +142,7 @@ async fn part(
     at: object_store::path::Path,
     etag: String,
     range: std::ops::Range<u64>,
+    with_tags: bool,
     room: OwnedSemaphorePermit,
 ) -> Result<Part, Problem> {
     let got = patiently(|| async {
@@ -155,10 +159,12 @@ async fn part(
         let seen = Seen::new(&got.meta, got.attributes.clone());
         Ok(Some((seen, got.bytes().await?)))
     });
-    match got.await {
+    let asked = async { if with_tags { Some(tags(bucket, &at).await) } else { None } };
+    let (got, tags) = tokio::join!(got, asked);
+    match got {
         Ok(None) => Err(problem(bucket, &listed.path, ProblemKind::Changed)),
         Ok(Some((seen, bytes))) if bytes.len() as u64 == range.end - range.start => {
-            Ok(Part { seen, bytes, _room: room })
+            Ok(Part { seen: seen.with_tags(bucket, &listed.path, tags), bytes, _room: room })
         }
         Ok(Some(_)) => {
             let kind = ProblemKind::Unreadable { verb: "fetched as a whole", errno: Errno::IO };

@@ -1,7 +1,7 @@
 //! A listing of any length, put into the order of trees.
 //!
 //! Clouds list keys by their bytes, where `a-b` comes before `a/b`, or in no order at all; a tree wants a directory's content right behind its name. Which keys stand between
-//! `a` and `a/…` is known only at the end of `a`'s neighbours, which may be the end of the bucket (`2020-01-01` and, perhaps, `2020/`). So everything is sorted: in
+//! `a` and `a/…` is known only at the end of `a`'s neighbours, which may be the end of the bucket (`2020-01-01` and, perhaps, `2020/`). So all that has to be put in order is sorted: in
 //! memory up to `MEMORY_BYTES`, beyond that in sorted runs of a file without a name. A million keys of 60 bytes take about 130 MB of it for as long as
 //! the listing is read, and one sequential write and read.
 //!

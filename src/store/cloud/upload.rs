@@ -12,6 +12,7 @@ use object_store::{MultipartUpload, PutMode, PutMultipartOptions, PutPayload};
 
 use super::super::backoff::Pace;
 use super::{Class, CloudStore, Create, Result, Store, StoreError, Upload};
+use crate::bucket::refusal;
 use crate::names::{ObjectKey, hex};
 
 /// Held in memory and put at once: twice the largest pack.
@@ -102,6 +103,10 @@ impl<'s> Parts<'s> {
             // The answer may have been lost, or a second attempt found nothing more to complete: look.
             Err(error) => match store.size(key) {
                 Ok(Some(_)) => Ok(()),
+                // Amazon tells some failures of its own in the body of a 200, which the client calls malformed: the upload is begun again.
+                Ok(None) if error.class == Class::Permanent && refusal::of(&*error.cause).is_none() => {
+                    Err(StoreError { class: Class::Ambiguous, ..error })
+                }
                 _ => Err(error),
             },
         }
