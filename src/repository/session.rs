@@ -2,7 +2,7 @@
 //!
 //! Owns the protocol of `pack/FORMAT.md` section 10. The order is what makes it safe beside a collector (the design's model leaves none of it out):
 //!
-//! 1. read the newest epoch;
+//! 1. read the newest epoch, and then the snapshots;
 //! 2. create the session's record, which pins the parents;
 //! 3. read the newest epoch again: if it moved, start over;
 //! 4. only then load the index;
@@ -11,9 +11,8 @@
 //! 7. read the newest epoch: the commit counts if the boundary has not passed it by;
 //! 8. remove the session's records.
 //!
-//! On a store that is far away, calls of one step that do not need each other are made beside each other, and none of another step: the listings of 1, with
-//! that of the snapshots whose trees the record pins; and after the record stands, its second create (whether the store keeps writers apart), 3, and the
-//! listing of sessions.
+//! On a store that is far away, calls that do not need each other are made beside each other, and none of another step: after the record stands, its second
+//! create (whether the store keeps writers apart), 3, and the listing of sessions.
 //!
 //! A slot that is taken by anything else ends the session (`Fenced`): it starts again under a new id, and finds what it uploaded.
 
@@ -87,16 +86,15 @@ impl<'a> WriteSession<'a> {
     ) -> Result<(Self, Snapshots)> {
         let writer = repository.need_writer("backing up")?;
         super::check_features(&repository.config.write_features)?;
-        let apart = repository.store.is_remote();
         let process = Process::this(&repository.access.repository_key);
         for _ in 0..RESTARTS_MAX {
-            let (epoch, snapshots) = both(apart, || repository.newest_epoch(), || Snapshots::list(repository));
+            // One after the other: snapshots that were listed before the epoch that is named with them are not what its collector saw.
+            let epoch = repository.newest_epoch()?;
+            let snapshots = Snapshots::list(repository)?;
             // The listing of snapshots brought the one of revocations.
-            let snapshots = snapshots?;
             if repository.revocation(writer.id)?.is_some() {
                 return Err(Error::Revoked { writer: writer.id });
             }
-            let epoch = epoch?;
             let (parents, heads) = snapshots.heads(writer.id);
             let id = SessionId::new(writer.id, crate::seal::random());
             let mut pinned = parents.clone();

@@ -5,9 +5,10 @@
 //! `PATIENCE` for what is under way: a store that has stopped answering is tried for two minutes, and whoever cancels wants to go. What lands later is a pack
 //! that nothing names.
 //!
-//! Memory: `IN_FLIGHT_BYTES`, so two packs of 32 MiB. One alone fills a link but for its round trip: at 200 Mbit/s it takes 1.3 s, and with two under way the
-//! round trip of one is covered by the bytes of the other. Beside them stand the packs being filled, two for data and one for metadata: 96 MiB. With
-//! 19 MiB for each of two workers, 8 MiB of index blocks and 16 MiB of tree nodes that is 222 MiB of the 256 that a backup to a cloud may take.
+//! Memory: `IN_FLIGHT_BYTES`, so two packs of 32 MiB, each of which is full only once its last frame and its table went beyond that. One alone fills a link but
+//! for its round trip: at 200 Mbit/s it takes 1.3 s, and with two under way the round trip of one is covered by the bytes of the other. Beside them stand the
+//! packs being filled, two for data and one for metadata: 96 MiB. With 19 MiB for each of two workers, 8 MiB of index blocks and 16 MiB of tree nodes that is
+//! 230 MiB of the 256 that a backup to a cloud may take.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -15,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use crate::store::{Class, Result, StoreError};
 
-const IN_FLIGHT_BYTES: u64 = 64 << 20;
+const IN_FLIGHT_BYTES: u64 = 72 << 20;
 /// Small packs, which end a session, go at once.
 const IN_FLIGHT: usize = 8;
 
