@@ -21,7 +21,7 @@ pub mod policy;
 pub mod schedule;
 pub mod seal;
 
-// EDGES: the world, behind small traits; strangers to each other, but for the client of clouds that three of them use
+// EDGES: the world, behind small traits; strangers to each other, but for the client of clouds (`bucket`)
 pub mod bucket;
 pub mod catalog;
 pub mod clock;

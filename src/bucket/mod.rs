@@ -1,8 +1,9 @@
 //! A bucket in a cloud, and the client that speaks to it.
 //!
 //! Owns clients: options, credentials, time limits, rates, and what an answer of the cloud means. A repository is kept in one (`store`), a policy
-//! saves one (`source`), a restore fills one (`target`): those three are strangers to each other, and this is the floor that they share. Refuses to
-//! know what the objects are, and to repeat a request: whoever knows what it means does.
+//! saves one (`source`), a restore fills one (`restore::upload`): those three are strangers to each other, and this is the floor that they share. Refuses to
+//! know what the objects are, and to repeat a request, but for the later pages of a listing (`exact`): whoever knows
+//! what a request means repeats it.
 //!
 //! Clouds are asked on a runtime of the bucket's own. Whoever calls may block, and never is a task of that runtime.
 

@@ -6,7 +6,7 @@
 //!
 //! Memory: an upload is held until it is put, `SPOOL_BYTES` of it at most; what is larger (a merged index of a large repository) goes through an
 //! unlinked temporary file and a multipart upload, in parts of `PART_BYTES`. A crash leaves no object; unfinished multipart uploads are the bucket's
-//! own to end (a lifecycle rule), and `doctor` names them.
+//! own to end (a lifecycle rule), and on S3 `doctor` names them.
 
 mod unfinished;
 mod upload;
