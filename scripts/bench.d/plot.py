@@ -65,8 +65,8 @@ def panel(name, lines, left, top):
                 parts.append(line(place(limit), y, y + BAR, "#cc0000", ' stroke-width="2"'))
             if restic:
                 parts.append(f'<circle cx="{place(restic):.1f}" cy="{y + BAR / 2:.1f}" r="3.4" fill="white" stroke="{INK}"/>')
-            beyond = " (off the scale)" if not LEAST <= value <= MOST else ""
-            parts.append(text(max(one, here) + 6 if value > 1 else one + 6, y + BAR - 3, report.shown(value) + beyond, size=10))
+            beyond = " \u2192" if value > MOST else " \u2190" if value < LEAST else ""
+            parts.append(text(max(one, here) + 6, y + BAR - 3, report.shown(value) + beyond, size=10))
             y += BAR
         y += GAP
     return parts
@@ -90,7 +90,7 @@ def svg(result):
         for number, (name, lines) in enumerate(together):
             parts += panel(name, lines, MARGIN + number * WIDTH, y)
         y += max(height_of(lines) for _, lines in together)
-    facts = ", ".join(result["tools"].values())
-    parts += [text(MARGIN, y + 14, f"scale {result['scale']:g}; {result['machine']['cores']} cores; {facts}"[:210], size=9)]
+    facts = ", ".join(result["tools"].values()) + "; an arrow: the bar goes on"
+    parts += [text(MARGIN, y + 14, f"scale {result['scale']:g}; {result['machine']['cores']} cores; {facts}"[:260], size=9)]
     head = f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{y + 26}" viewBox="0 0 {width} {y + 26}" font-family="sans-serif">'
     return "\n".join([head, f'<rect width="{width}" height="{y + 26}" fill="white"/>', *parts, "</svg>\n"])
