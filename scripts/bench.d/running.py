@@ -71,7 +71,9 @@ def find_binaries(options, may_be_missing=True):
             else:
                 binaries[name], versions[name] = fetch.peer(os.path.abspath(options.cache), name, options.named)
         except OSError as cause:
-            hint = "build it with `cargo build --release`, or name it with --lifeboat PATH" if name == "lifeboat" else "name another with --restic PATH"
+            hint = "name another with --restic PATH"
+            if name == "lifeboat":
+                hint = "build it with `cargo build --release`, or name it with --lifeboat PATH"
             wrong(f"{binaries[name]} does not run ({cause.strerror}); {hint}")
         except fetch.Unfetched as cause:
             missing[name] = str(cause)

@@ -17,8 +17,8 @@ Reading it:
 - "a unit dearer by" compares the cost of a byte, file or snapshot at the largest step with the least at the smaller ones: at most 10 % is
   aimed for. Below zero it became cheaper. Among snapshots, what does not depend on their number should not grow at all: there
   "dearer" is of the whole row.
-- Requests are counted by S3 in memory (bench.d/s3.py), in one more run of the same rows, whose times are not used. A restore and
-  what is verified after it begin with the caches of the backups.
+- Requests are counted by S3 in memory (bench.d/s3.py), in one more run of the same rows, whose times are not used. Restores and
+  verifications begin with the caches of the backups.
 - Memory is the peak of the largest process, never less than about 9 MiB.
 
 Exit codes: 0, every row ran and every restored tree was right; 1, some row failed; 2, wrong usage, or something needed is missing.
@@ -44,7 +44,12 @@ from trees import Tree
 
 ROOM_BYTES = 6000 * MIB
 # (corpus, its scale at step 1, what is counted)
-KINDS = {"mixed": ("mixed", 0.1, "bytes"), "image": ("bigfile", 0.08, "bytes"), "files": ("million", 0.125, "files"), "snapshots": ("source", 0.02, "snapshots")}
+KINDS = {
+    "mixed": ("mixed", 0.1, "bytes"),
+    "image": ("bigfile", 0.08, "bytes"),
+    "files": ("million", 0.125, "files"),
+    "snapshots": ("source", 0.02, "snapshots"),
+}
 SNAPSHOTS = 8
 ROWS = ["first", "unchanged", "changed", "restore", "verify", "list", "ls"]
 # Cost the same however many snapshots there are; the others read or list all of them.
@@ -130,7 +135,8 @@ def measure_step(options, kind, step, work):
         stored.all_rows(1)
     for row, ones in stored.measured.items():
         rows.setdefault(row, {})["requests"] = ones[0]["requests"]
-    say(f"  {step}x, {here.work:,} {here.unit}: first backup {rows.get('first', {}).get('wall_s', 0):.2f} s, CPU {rows.get('first', {}).get('cpu_s', 0):.2f} s")
+    wall, cpu = (rows.get("first", {}).get(key, 0) for key in ("wall_s", "cpu_s"))
+    say(f"  {step:g}x, {here.work:,} {here.unit}: first backup {wall:.2f} s, CPU {cpu:.2f} s")
     return {"step": step, "work": here.work, "rows": rows, "measured": here.measured, "failures": here.failures + stored.failures}
 
 
@@ -197,7 +203,8 @@ def main(given):
     room = os.statvfs(options.work)
     needed = int(ROOM_BYTES * options.base * options.steps[-1] / 16)
     if room.f_bavail * room.f_frsize < needed:
-        wrong(f"{options.work} has less than the {needed // MIB} MiB free that are wanted; name another place with --work DIR, or a smaller --base")
+        wanted = f"{options.work} has less than the {needed // MIB} MiB free that are wanted"
+        wrong(f"{wanted}; name another place with --work DIR, or a smaller --base")
     try:
         version = fetch.version("lifeboat", options.lifeboat)
     except OSError as cause:

@@ -138,8 +138,9 @@ class Bench(unittest.TestCase):
 
     def test_peers_that_are_not_there_are_named_with_the_reason_and_nothing_is_built_unasked(self):
         honest = self.stand_in()
-        command = [BENCH, "--lifeboat", honest, "--restic", honest, "--corpus", "source", "--scale", "0.004", "--rounds", "1", "--rows", "restore"]
-        ended = subprocess.run([*command, "--cache", f"{self.place}/none", "--work", self.place, "--out", f"{self.place}/out"], capture_output=True, text=True)
+        command = [BENCH, "--lifeboat", honest, "--restic", honest, "--corpus", "source", "--scale", "0.004", "--rounds", "1"]
+        command += ["--rows", "restore", "--cache", f"{self.place}/none", "--work", self.place, "--out", f"{self.place}/out"]
+        ended = subprocess.run(command, capture_output=True, text=True)
         self.assertEqual(ended.returncode, 0, ended.stderr)
         with open(f"{self.place}/out/bench.json", encoding="utf-8") as file:
             result = json.load(file)
@@ -406,7 +407,8 @@ class Reports(unittest.TestCase):
     def test_a_picture_is_well_formed_whatever_the_names_and_figures(self):
         summary = report.summary([self.one("lifeboat", 1e-9), self.one("restic", 1e9), self.one("borg", 1.0)])
         corpus = {"summary": summary, "limits": [["first", "wall_s", 0.5]]}
-        picture = plot.svg({"corpora": {"<&>": corpus, "bare": corpus | {"summary": {}}}, "tools": {"a": "<b>"}, "scale": 1, "machine": {"cores": 2}})
+        corpora_told = {"<&>": corpus, "bare": corpus | {"summary": {}}}
+        picture = plot.svg({"corpora": corpora_told, "tools": {"a": "<b>"}, "scale": 1, "machine": {"cores": 2}})
         shapes = [one.tag.rpartition("}")[2] for one in xml.fromstring(picture).iter()]
         self.assertEqual(shapes.count("circle"), 1 + 3)  # the legend's, and wall, CPU and size against restic
         self.assertNotIn("nan", picture)
@@ -462,7 +464,8 @@ class Tools(unittest.TestCase):
         self.assertEqual([tool.told(text) for text in ("", "7", "[1]", "{\"new_bytes\": \"7\"}", "{")], [{}] * 5)
 
     def test_bytes_written_by_children_are_counted(self):
-        command = [sys.executable, "-I", "-S", f"{PARTS}/measure.py", "60", "/dev/null", "/dev/null", "--", "sh", "-c", 'sh -c "head -c 1000000 /dev/zero > f"; :']
+        measure = [sys.executable, "-I", "-S", f"{PARTS}/measure.py", "60", "/dev/null", "/dev/null", "--"]
+        command = [*measure, "sh", "-c", 'sh -c "head -c 1000000 /dev/zero > f"; :']
         told = subprocess.run(command, capture_output=True, text=True, cwd=self.place).stdout.split()
         self.assertEqual((told[0], len(told)), ("0", 8))
         self.assertIn(int(told[6]), range(1_000_000, 1_010_000))
