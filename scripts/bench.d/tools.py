@@ -86,7 +86,7 @@ class Restic(Tool):
 
 
 class Rustic(Tool):
-    """restic's format; zstd 3 is its own default."""
+    """restic's format; zstd 3 is its own default; holes restored as holes."""
 
     def __init__(self, binary, home, tree):
         super().__init__(binary, home, tree)
@@ -103,7 +103,7 @@ class Rustic(Tool):
         return [self.binary, "backup", self.tree]
 
     def restore(self, target):
-        return [self.binary, "restore", f"latest:{self.tree}", target]
+        return [self.binary, "restore", "--sparse", "by-content", f"latest:{self.tree}", target]
 
     def verify(self):
         return [self.binary, "check", "--read-data"]
