@@ -225,18 +225,11 @@ impl TreePath {
 
     /// The order of paths, against bytes that may yet become one.
     pub fn cmp_bytes(&self, other: &[u8]) -> std::cmp::Ordering {
-        let shared = self.0.len().min(other.len());
-        match (0..shared).find(|&i| self.0[i] != other[i]) {
-            None => self.0.len().cmp(&other.len()),
-            Some(i) => {
-                let rank = |b: u8| if b == b'/' { 0 } else { b };
-                rank(self.0[i]).cmp(&rank(other[i]))
-            }
-        }
+        cmp_paths(&self.0, other)
     }
 
     pub fn from_bytes(bytes: Vec<u8>) -> Result<Self, NameError> {
-        if bytes.is_empty() || bytes.split(|b| *b == b'/').all(part_is_good) {
+        if bytes.is_empty() || parts_are_good(&bytes) {
             Ok(Self(bytes))
         } else {
             Err(NameError { what: "a path inside a snapshot", text: escape(&bytes) })
@@ -308,6 +301,21 @@ impl TreePath {
         let skip = if base.is_root() { 0 } else { (base.0.len() + 1).min(self.0.len()) };
         Some(Self(self.0[skip..].to_vec()))
     }
+}
+
+/// The order of paths: that of a walk which sorts the names of each directory by their bytes. So a slash stands before all else.
+pub fn cmp_paths(a: &[u8], b: &[u8]) -> std::cmp::Ordering {
+    let rank = |byte: u8| if byte == b'/' { 0 } else { byte };
+    match a.iter().zip(b).find(|(a, b)| a != b) {
+        None => a.len().cmp(&b.len()),
+        Some((a, b)) => rank(*a).cmp(&rank(*b)),
+    }
+}
+
+/// Whether all parts of a path that is not the root's may stand in one.
+pub fn parts_are_good(path: &[u8]) -> bool {
+    let is_part = |part: &[u8]| !matches!(part, b"" | b"." | b"..");
+    !path.contains(&0) && path.split(|byte| *byte == b'/').all(is_part)
 }
 
 fn part_is_good(part: &[u8]) -> bool {

@@ -65,8 +65,8 @@ pub(super) enum Slot {
     Ready(Box<Entry>),
     /// As it was `before`.
     Same,
-    /// All entries of an older tree's leaf, and the last of their paths.
-    Leaf(Arc<LeafRef>, TreePath),
+    /// All entries of an older tree's leaf.
+    Leaf(Arc<LeafRef>),
     Dropped,
 }
 
@@ -190,8 +190,12 @@ impl<'s, 'a, 'r> Assembly<'s, 'a, 'r> {
                 progress.bytes.fetch_add(size, std::sync::atomic::Ordering::Relaxed);
             }
             // Which names are one file is asked anew: device numbers change between boots, and a new name beside an old one must join it.
-            let entry = Entry { link_group: meta::link_group(&found.stat), ..entry.clone() };
-            self.pending.push_back(Pending { slot: Slot::Ready(Box::new(entry)), before });
+            let link_group = meta::link_group(&found.stat);
+            let slot = match link_group == entry.link_group {
+                true => Slot::Same,
+                false => Slot::Ready(Box::new(Entry { link_group, ..entry.clone() })),
+            };
+            self.pending.push_back(Pending { slot, before });
             return Ok(());
         }
         if found.stat.file_type != FileType::RegularFile {
@@ -328,7 +332,7 @@ impl<'s, 'a, 'r> Assembly<'s, 'a, 'r> {
                 match (pending.slot, pending.before) {
                     (Slot::Ready(entry), before) => self.push(*entry, before)?,
                     (Slot::Same, Some((entry, origin))) => self.push_same(entry, origin)?,
-                    (Slot::Leaf(leaf, last), _) => self.push_leaf(&leaf, &last)?,
+                    (Slot::Leaf(leaf), _) => self.push_leaf(&leaf)?,
                     (Slot::Same | Slot::Waiting | Slot::Dropped, _) => {}
                 }
             }
@@ -350,8 +354,8 @@ impl<'s, 'a, 'r> Assembly<'s, 'a, 'r> {
     }
 
     /// What is not even looked at: an older tree's leaf, whole.
-    fn push_leaf(&mut self, leaf: &LeafRef, last: &TreePath) -> Result<()> {
-        if self.builder.push_leaf(leaf, last, &mut Sink(self.shared))? {
+    fn push_leaf(&mut self, leaf: &LeafRef) -> Result<()> {
+        if self.builder.push_leaf(leaf, &mut Sink(self.shared))? {
             // A bucket's tree has one directory, its root, and files.
             let directories = u64::from(leaf.first().is_root());
             self.tally.counts.directories += directories;

@@ -17,7 +17,7 @@ use super::{Error, Result};
 use crate::bucket::Bucket;
 use crate::names::TreePath;
 use crate::pack::entry::Entry;
-use crate::pack::object::has_tags;
+use crate::pack::object::{attribute, has_tags};
 use crate::pack::tree::{Origin, TreeReader};
 use crate::repository::ChunkReader;
 use crate::source::bucket::{Fetcher, Listed, Listing, WHOLE_BYTES_MAX, root_entry, source_name};
@@ -116,8 +116,8 @@ impl<'r> Assembly<'_, '_, 'r> {
             let key = join.listing.ahead();
             let leaf = leaves.next_if(|(first, _)| key.is_none_or(|key| key >= first));
             match leaf {
-                Some((_, marked)) if marked.is_whole() && key.is_none_or(|key| *key > marked.last) => {
-                    self.pending.push_back(Pending { slot: Slot::Leaf(marked.leaf, marked.last), before: None });
+                Some((_, marked)) if marked.is_whole() && key.is_none_or(|key| key > marked.leaf.last()) => {
+                    self.pending.push_back(Pending { slot: Slot::Leaf(marked.leaf), before: None });
                 }
                 Some((_, marked)) => self.leaf(join, &marked)?,
                 None => {
@@ -171,7 +171,7 @@ impl<'r> Assembly<'_, '_, 'r> {
     ) -> Result<()> {
         if let (Some((entry, _)), Some(previous)) = (&before, previous)
             && listed.is_entry(entry)
-            && (!self.request.object_tags || has_tags(entry))
+            && (!self.request.object_tags || attribute(entry).is_some_and(has_tags))
             && (!previous.doubted || self.is_stored(entry, previous)?)
         {
             let progress = &self.shared.control.progress;

@@ -19,11 +19,10 @@ use object_store::ObjectMeta;
 use super::Result;
 use super::assemble::Previous;
 use crate::names::TreePath;
-use crate::pack::entry::Entry;
-use crate::pack::object::has_tags;
-use crate::pack::tree::{LeafRef, TreeReader};
+use crate::pack::object::{ATTRIBUTE, has_tags};
+use crate::pack::tree::{LeafEntries, LeafRef, TreeReader};
 use crate::repository::ChunkReader;
-use crate::source::bucket::{is_entry, root_entry};
+use crate::source::bucket::{is_at, root_entry};
 
 const LEAVES_MAX: usize = 1 << 18;
 /// Leaves that are read one after the other before a place is sought from the root.
@@ -35,18 +34,15 @@ const KEYS_PER_SEEK: u64 = 64;
 /// A leaf of the tree before, and its entries that are still there.
 pub struct Marked {
     pub leaf: Arc<LeafRef>,
-    /// The last of its paths.
-    pub last: TreePath,
     seen: Box<[u64]>,
     count: usize,
 }
 
 impl Marked {
-    fn new(leaf: &Arc<LeafRef>, entries: &[Entry]) -> Self {
-        let last = entries.last().map(|entry| entry.path.clone()).unwrap_or_default();
-        let mut marked = Self { leaf: leaf.clone(), last, seen: vec![0; entries.len().div_ceil(64)].into(), count: 0 };
+    fn new(leaf: &Arc<LeafRef>, entries: &LeafEntries) -> Self {
+        let mut marked = Self { leaf: leaf.clone(), seen: vec![0; entries.len().div_ceil(64)].into(), count: 0 };
         // No key stands for the root.
-        if entries.first().is_some_and(|first| first.path.is_root() && *first == root_entry()) {
+        if leaf.first().is_root() && entries.entry(0).is_ok_and(|first| first == root_entry()) {
             marked.mark(0);
         }
         marked
@@ -129,8 +125,8 @@ impl<'p> Unchanged<'p> {
         };
         let place = self.place;
         // Two keys of one path: neither may be taken for the other.
-        let is_same = |entry: &Entry| is_entry(meta, entry) && (!self.tags || has_tags(entry));
-        if marked.has(place) || !entries.get(place).is_some_and(is_same) {
+        let is_tagged = || !self.tags || entries.attribute(place, ATTRIBUTE).is_some_and(has_tags);
+        if marked.has(place) || !is_at(meta, entries, place) || !is_tagged() {
             return Ok(false);
         }
         marked.mark(place);
@@ -145,7 +141,7 @@ impl<'p> Unchanged<'p> {
 
     fn is_next(&self, path: &[u8]) -> bool {
         let leaf = self.tree.as_ref().and_then(TreeReader::leaf);
-        leaf.and_then(|(_, entries)| entries.get(self.place)).is_some_and(|entry| entry.path.as_bytes() == path)
+        leaf.is_some_and(|(_, entries)| entries.is_at(self.place, path))
     }
 
     /// A damaged tree is as good as absent from there on.
@@ -178,11 +174,11 @@ impl<'p> Unchanged<'p> {
         let mut sought = false;
         loop {
             let behind = self.before.as_ref().is_some_and(|before| before.cmp_bytes(path) == Ordering::Less);
-            let ends = self.at.as_ref().map(|at| (at.leaf.first().cmp_bytes(path), at.last.cmp_bytes(path)));
+            let ends = self.at.as_ref().map(|at| (at.leaf.first().cmp_bytes(path), at.leaf.last().cmp_bytes(path)));
             match ends {
                 Some((Ordering::Less | Ordering::Equal, Ordering::Greater | Ordering::Equal)) => {
                     let Some((_, entries)) = self.tree.as_ref().and_then(TreeReader::leaf) else { return Ok(false) };
-                    let place = entries.binary_search_by(|entry| entry.path.cmp_bytes(path));
+                    let place = entries.find(path);
                     self.place = place.unwrap_or_else(|place| place);
                     return Ok(place.is_ok());
                 }
@@ -206,7 +202,7 @@ impl<'p> Unchanged<'p> {
     /// To the next leaf.
     fn step(&mut self) -> std::result::Result<bool, crate::repository::Error> {
         if let Some(at) = &self.at {
-            self.before = Some(at.last.clone());
+            self.before = Some(at.leaf.last().clone());
         }
         self.put_aside();
         let Some(tree) = &mut self.tree else { return Ok(false) };

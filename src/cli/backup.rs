@@ -15,7 +15,7 @@ use crate::bucket::Traffic;
 use crate::clock::SystemClock;
 use crate::names::PolicyName;
 use crate::pack::record::Outcome;
-use crate::repository::{Repository, Snapshots};
+use crate::repository::{Errand, Repository, Snapshots};
 use crate::store::probe::StoreMode;
 use crate::units::ByteCount;
 
@@ -91,7 +91,7 @@ pub fn run(context: &Context, arguments: Arguments) -> Result<Exit> {
         return Err(Failure::usage(sentence).hint("leave it out, or name a bucket, such as s3://photos/2026"));
     }
     let request = request;
-    let repository = open::repository(globals, screen)?;
+    let repository = open::repository_for(globals, screen, Errand::Write)?;
     let control = Control::default();
     interrupt::watch(control.cancel.clone())?;
     let watched = &control.progress;

@@ -11,7 +11,7 @@ use super::screen::Screen;
 use super::{memory, secrets};
 use crate::address::Address;
 use crate::bucket::{ConnectError, Options};
-use crate::repository::{self, Repository};
+use crate::repository::{self, Errand, Repository};
 use crate::seal::key::Key;
 use crate::store::Store;
 use crate::store::address::{self, PlaceError};
@@ -65,8 +65,12 @@ fn slot(store: &dyn Store, path: &Path, screen: &Screen) -> Result<Key> {
 }
 
 pub fn repository(globals: &Globals, screen: &Screen) -> Result<Repository> {
+    repository_for(globals, screen, Errand::Any)
+}
+
+pub fn repository_for(globals: &Globals, screen: &Screen, errand: Errand) -> Result<Repository> {
     let store = store(globals)?;
     let key = key(globals, &*store, screen)?;
     let near = cached::near(store, memory::directory(), key.repository());
-    Ok(Repository::open(near, key)?)
+    Ok(Repository::open_for(near, key, errand)?)
 }

@@ -19,7 +19,7 @@ use super::{Context, cloud, interrupt, open, progress};
 use crate::bucket::Traffic;
 use crate::names::escape;
 use crate::pack::record::Outcome;
-use crate::repository::{Snapshot, Snapshots};
+use crate::repository::{Errand, Snapshot, Snapshots};
 use crate::restore::{self, Control, Overwrite, Patterns, Plan, Report, Request, Start, Totals};
 use crate::target::OwnerBy;
 use crate::units::ByteCount;
@@ -93,7 +93,7 @@ pub fn run(context: &Context, arguments: Arguments) -> Result<Exit> {
     let to = std::path::absolute(&arguments.to).map_err(|cause| Failure::file("find", &arguments.to, cause))?;
     let privileged = rustix::process::geteuid().is_root() && !arguments.unprivileged;
     let owners = arguments.owners.map(privileged)?;
-    let repository = open::repository(globals, screen)?;
+    let repository = open::repository_for(globals, screen, Errand::Read)?;
     repository.need_reader("restoring content")?;
     let selection = arguments.latest.selection(&repository, &place.snapshot)?;
     let snapshots = Snapshots::list(&repository)?;

@@ -9,6 +9,7 @@ use super::failure::{Failure, Result};
 use super::text::{count, duration, plural};
 use super::{Context, interrupt, open, progress};
 use crate::bucket::Traffic;
+use crate::repository::Errand;
 use crate::seal::key::Role;
 use crate::units::ByteCount;
 use crate::verify::{self, Control, Level, Report, Request, Sample, Severity};
@@ -28,7 +29,7 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<Exit> {
     if arguments.sample.is_some() && arguments.level != Level::Data {
         return Err(verify::Error::SampleWithoutData(arguments.level).into());
     }
-    let repository = open::repository(globals, screen)?;
+    let repository = open::repository_for(globals, screen, Errand::Verify)?;
     let control = Control::default();
     interrupt::watch(control.cancel.clone())?;
     let request = Request { level: arguments.level, sample: arguments.sample, ..Request::default() };

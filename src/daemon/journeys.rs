@@ -17,7 +17,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::names::hex;
 use crate::pack::record;
 use crate::policy::{RepositoryConfig, SecretRef};
-use crate::repository::{self, Access, Hint, Repository, Selection};
+use crate::repository::{self, Access, Errand, Hint, Repository, Selection};
 use crate::seal::key::Role;
 use crate::store::probe::{self, StoreMode};
 use crate::store::{Class, cached};
@@ -106,10 +106,10 @@ impl Failure {
     }
 }
 
-fn open(config: &RepositoryConfig, key: &SecretRef, cache: &Path) -> Result<Repository, Failure> {
+fn open(config: &RepositoryConfig, key: &SecretRef, cache: &Path, errand: Errand) -> Result<Repository, Failure> {
     let key = secret::key(key)?;
     let store = cached::near(place::open(config)?, Some(cache.to_owned()), key.repository());
-    let repository = Repository::open(store, key)?;
+    let repository = Repository::open_for(store, key, errand)?;
     keep_probed(&repository, cache)?;
     Ok(repository)
 }
@@ -153,7 +153,7 @@ impl Engine for Journeys {
 
 fn backup_of(task: &Task, run: &RunContext) -> Result<RunReport, Failure> {
     let policy = &task.policy;
-    let repository = open(&task.repository, &task.repository.key, &task.cache)?;
+    let repository = open(&task.repository, &task.repository.key, &task.cache, Errand::Write)?;
     let request = backup::Request {
         paths: policy.source.paths.clone(),
         buckets: place::buckets(&policy.source)?,
@@ -198,7 +198,7 @@ fn drill_of(task: &Task, files: u32, run: &RunContext) -> Result<RunReport, Fail
     let key = task.repository.read_key.as_ref().unwrap_or(&task.repository.key);
     // Another host's policy of the same name proves nothing about this one's snapshots.
     let writer = Access::new(secret::key(&task.repository.key)?).writer.map(|writer| writer.id);
-    let repository = open(&task.repository, key, &task.cache)?;
+    let repository = open(&task.repository, key, &task.cache, Errand::Any)?;
     let request = drill::Request {
         selection: Selection { policy: Some(task.policy.name.to_string()), writer, ..Selection::default() },
         files: files as usize,

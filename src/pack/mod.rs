@@ -6,6 +6,7 @@
 pub mod container;
 pub mod entry;
 pub mod keys;
+pub mod leaf;
 pub mod list;
 pub mod node;
 pub mod object;

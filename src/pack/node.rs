@@ -1,11 +1,12 @@
 //! Nodes of a tree and of a long extent list, as bytes (`FORMAT.md`, section 8).
 //!
-//! Owns the codec of leaves, inner nodes and list nodes. Refuses to decide where one ends (`tree`, `list`) and where it is stored.
+//! Owns the codec of leaves, inner nodes and list nodes; the reading of a leaf is `leaf`'s. Refuses to decide where one ends (`tree`, `list`) and where it is stored.
 
 use std::collections::HashMap;
 
 use crate::names::{ChunkId, TreePath};
-use crate::pack::entry::{Content, Cut, Entry, Extent, Kind, Timestamp};
+use crate::pack::entry::{Content, Cut, Entry, Extent, Kind};
+use crate::pack::leaf::Leaf;
 use crate::pack::wire::{Malformed, Reader, put_slice, put_varint, put_zigzag};
 
 /// No path within a source is longer; whoever finds a longer one must not store it, since no reader would take it.
@@ -13,9 +14,7 @@ pub const PATH_BYTES_MAX: usize = 1 << 20;
 /// Chunks of files are at most 16 MiB.
 const CHUNK_BYTES_MAX: u64 = 16 << 20;
 /// More than any leaf or inner node holds (1024 and 512; the directories above a source: 2048).
-const NODE_ENTRIES_MAX: usize = 4096;
-/// Paths of a leaf, written out: front coding would let few bytes ask for terabytes.
-const LEAF_PATH_BYTES_MAX: usize = 16 << 20;
+pub(super) const NODE_ENTRIES_MAX: usize = 4096;
 
 /// A child as its parent lists it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,7 +52,7 @@ fn strip(path: &TreePath, base_len: usize) -> &[u8] {
     if base_len == 0 { bytes } else { bytes.get(base_len + 1..).unwrap_or_default() }
 }
 
-fn rebuild(base: &TreePath, rest: &[u8]) -> Result<TreePath, Malformed> {
+pub(super) fn rebuild(base: &TreePath, rest: &[u8]) -> Result<TreePath, Malformed> {
     let bytes = match (base.is_root(), rest.is_empty()) {
         (true, _) => rest.to_vec(),
         (false, true) => base.as_bytes().to_vec(),
@@ -69,22 +68,20 @@ fn put_front(out: &mut Vec<u8>, before: &[u8], path: &[u8]) {
     put_slice(out, &path[shared..]);
 }
 
-fn get_front(reader: &mut Reader<'_>, before: &mut Vec<u8>) -> Result<(), Malformed> {
+/// How many bytes a path shares with the one before it, which has `before` of them, and its others.
+pub(super) fn get_front<'b>(reader: &mut Reader<'b>, before: usize) -> Result<(usize, &'b [u8]), Malformed> {
     let shared = usize::try_from(reader.varint()?).map_err(|_| Malformed("a path is too long"))?;
-    if shared > before.len() {
+    if shared > before {
         return Err(Malformed("a path shares more than there was"));
     }
-    before.truncate(shared);
-    before.extend_from_slice(reader.slice()?);
-    if before.len() > PATH_BYTES_MAX {
+    let rest = reader.slice()?;
+    if shared + rest.len() > PATH_BYTES_MAX {
         return Err(Malformed("a path is too long"));
     }
-    Ok(())
+    Ok((shared, rest))
 }
 
 /// A table of numeric ids with their names, in order of first use.
-type Owner = (u32, Option<Vec<u8>>);
-
 #[derive(Default)]
 struct Owners<'a> {
     places: HashMap<(u32, Option<&'a [u8]>), u64>,
@@ -119,23 +116,9 @@ impl<'a> Owners<'a> {
     }
 }
 
-fn get_owners(reader: &mut Reader<'_>) -> Result<Vec<Owner>, Malformed> {
-    let count = reader.count(2)?;
-    let mut rows = Vec::with_capacity(count);
-    for _ in 0..count {
-        let id = reader.varint_u32()?;
-        let name = match reader.varint()? {
-            0 => None,
-            len => Some(reader.bytes(usize::try_from(len - 1).map_err(|_| Malformed("a name is too long"))?)?.to_vec()),
-        };
-        rows.push((id, name));
-    }
-    Ok(rows)
-}
-
-const LINK_GROUP: u8 = 16;
-const XATTRS: u8 = 32;
-const NODES: u8 = 0x80;
+pub(super) const LINK_GROUP: u8 = 16;
+pub(super) const XATTRS: u8 = 32;
+pub(super) const NODES: u8 = 0x80;
 
 /// A leaf: its entries, paths relative to their common base.
 pub fn encode_leaf(entries: &[Entry], base_len: usize) -> Vec<u8> {
@@ -213,92 +196,10 @@ pub fn encode_leaf(entries: &[Entry], base_len: usize) -> Vec<u8> {
     out
 }
 
+/// All entries of a leaf whose paths lie within `base`.
 pub fn decode_leaf(bytes: &[u8], base: &TreePath) -> Result<Vec<Entry>, Malformed> {
-    let mut reader = Reader::new(bytes);
-    if reader.u8()? != 0 {
-        return Err(Malformed("a leaf is no leaf"));
-    }
-    let count = reader.count(10)?;
-    if count > NODE_ENTRIES_MAX {
-        return Err(Malformed("a leaf holds too many entries"));
-    }
-    let (users, groups) = (get_owners(&mut reader)?, get_owners(&mut reader)?);
-    let mut entries: Vec<Entry> = Vec::with_capacity(count);
-    let (mut path, mut mtime_before, mut inode_before) = (Vec::new(), 0i64, 0u64);
-    let mut path_bytes = 0;
-    for _ in 0..count {
-        get_front(&mut reader, &mut path)?;
-        path_bytes += path.len();
-        if path_bytes > LEAF_PATH_BYTES_MAX {
-            return Err(Malformed("the paths of a leaf are too long"));
-        }
-        let full = rebuild(base, &path)?;
-        if entries.last().is_some_and(|before| before.path >= full) {
-            return Err(Malformed("entries are out of order"));
-        }
-        let tag = reader.u8()?;
-        let mode = reader.varint_u32()?;
-        if mode > 0o7777 {
-            return Err(Malformed("a mode has unknown bits"));
-        }
-        let mut owner = |rows: &[Owner]| {
-            let at = usize::try_from(reader.varint()?).unwrap_or(usize::MAX);
-            rows.get(at).cloned().ok_or(Malformed("an owner is missing"))
-        };
-        let ((uid, user), (gid, group)) = (owner(&users)?, owner(&groups)?);
-        let mtime = get_time(&mut reader, mtime_before)?;
-        let ctime = get_time(&mut reader, mtime.secs)?;
-        let inode = inode_before.wrapping_add(reader.zigzag()? as u64);
-        (mtime_before, inode_before) = (mtime.secs, inode);
-        let link_group = if tag & LINK_GROUP != 0 { Some(reader.u64()?) } else { None };
-        let mut xattrs = Vec::new();
-        if tag & XATTRS != 0 {
-            for _ in 0..reader.count(2)? {
-                xattrs.push((reader.slice()?.to_vec(), reader.slice()?.to_vec()));
-            }
-        }
-        let kind = match tag & !(LINK_GROUP | XATTRS) {
-            0 => get_file(&mut reader)?,
-            1 => Kind::Directory,
-            2 => Kind::Symlink { target: reader.slice()?.to_vec() },
-            3 => Kind::Fifo,
-            4 => Kind::Socket,
-            5 => Kind::CharDevice { major: reader.varint_u32()?, minor: reader.varint_u32()? },
-            6 => Kind::BlockDevice { major: reader.varint_u32()?, minor: reader.varint_u32()? },
-            _ => return Err(Malformed("an entry is of an unknown kind")),
-        };
-        entries.push(Entry { path: full, kind, mode, uid, gid, user, group, mtime, ctime, inode, link_group, xattrs });
-    }
-    if reader.is_empty() { Ok(entries) } else { Err(Malformed("a leaf holds more than its entries")) }
-}
-
-fn get_time(reader: &mut Reader<'_>, before: i64) -> Result<Timestamp, Malformed> {
-    let (secs, nanos) = (before.wrapping_add(reader.zigzag()?), reader.varint_u32()?);
-    if nanos >= 1_000_000_000 {
-        return Err(Malformed("a time has too many nanoseconds"));
-    }
-    Ok(Timestamp { secs, nanos })
-}
-
-fn get_file(reader: &mut Reader<'_>) -> Result<Kind, Malformed> {
-    let size = reader.varint()?;
-    let tag = reader.u8()?;
-    let cut = match tag & !NODES {
-        0 => Cut::Content,
-        1 => Cut::Fixed,
-        _ => return Err(Malformed("a file was cut in an unknown way")),
-    };
-    let content = if tag & NODES != 0 {
-        Content::Nodes { depth: reader.u8()?, root: ChunkId(reader.array()?) }
-    } else {
-        let extents = get_extents(reader)?;
-        let sum = extents.iter().try_fold(0u64, |sum, extent| sum.checked_add(extent.len()));
-        if sum != Some(size) {
-            return Err(Malformed("a file's extents are not its size"));
-        }
-        Content::Extents(extents)
-    };
-    Ok(Kind::File { size, content, cut })
+    let leaf = Leaf::parse(bytes, base.clone())?;
+    (0..leaf.len()).map(|place| leaf.entry(place)).collect()
 }
 
 fn put_extents(out: &mut Vec<u8>, extents: &[Extent]) {
@@ -315,23 +216,27 @@ fn put_extents(out: &mut Vec<u8>, extents: &[Extent]) {
     }
 }
 
-fn get_extents(reader: &mut Reader<'_>) -> Result<Vec<Extent>, Malformed> {
+pub(super) fn get_extents(reader: &mut Reader<'_>) -> Result<Vec<Extent>, Malformed> {
     let count = reader.count(1)?;
     let mut extents = Vec::with_capacity(count);
     for _ in 0..count {
-        let number = reader.varint()?;
-        let len = number >> 1;
-        extents.push(match number & 1 {
-            _ if len == 0 => return Err(Malformed("an extent is empty")),
-            1 => Extent::Hole { len },
-            _ if len > CHUNK_BYTES_MAX => return Err(Malformed("a chunk is too long")),
-            _ => Extent::Data {
-                len: u32::try_from(len).map_err(|_| Malformed("a chunk is too long"))?,
-                id: ChunkId(reader.array()?),
-            },
-        });
+        extents.push(get_extent(reader)?);
     }
     Ok(extents)
+}
+
+pub(super) fn get_extent(reader: &mut Reader<'_>) -> Result<Extent, Malformed> {
+    let number = reader.varint()?;
+    let len = number >> 1;
+    match number & 1 {
+        _ if len == 0 => Err(Malformed("an extent is empty")),
+        1 => Ok(Extent::Hole { len }),
+        _ if len > CHUNK_BYTES_MAX => Err(Malformed("a chunk is too long")),
+        _ => Ok(Extent::Data {
+            len: u32::try_from(len).map_err(|_| Malformed("a chunk is too long"))?,
+            id: ChunkId(reader.array()?),
+        }),
+    }
 }
 
 /// An inner node of `level` 1 or more, its children's paths relative to the directory that all of them share.
@@ -364,7 +269,9 @@ pub fn decode_inner(bytes: &[u8], level: u8, base: &TreePath) -> Result<Vec<Chil
     let mut children: Vec<Child> = Vec::with_capacity(count);
     let mut path = Vec::new();
     for _ in 0..count {
-        get_front(&mut reader, &mut path)?;
+        let (shared, rest) = get_front(&mut reader, path.len())?;
+        path.truncate(shared);
+        path.extend_from_slice(rest);
         let first = rebuild(base, &path)?;
         if children.last().is_some_and(|before| before.first >= first) {
             return Err(Malformed("children are out of order"));
@@ -434,6 +341,7 @@ impl ListNode {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::pack::entry::Timestamp;
     use proptest::prelude::*;
 
     fn name() -> impl Strategy<Value = Vec<u8>> {

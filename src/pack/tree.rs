@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use crate::names::{ChunkId, TreePath};
 use crate::pack::entry::Entry;
-use crate::pack::node::{Child, common_base_len, decode_inner, decode_leaf, encode_inner, encode_leaf};
+use crate::pack::leaf::Leaf;
+use crate::pack::node::{Child, common_base_len, decode_inner, encode_inner, encode_leaf};
 use crate::pack::wire::Malformed;
 use crate::seal::key::IdKeys;
 
@@ -64,11 +65,20 @@ pub struct Root {
 #[derive(Debug)]
 pub struct LeafRef {
     child: Child,
+    last: TreePath,
 }
+
+/// The entries of a leaf that was read.
+pub type LeafEntries = Leaf<Arc<Vec<u8>>>;
 
 impl LeafRef {
     pub fn first(&self) -> &TreePath {
         &self.child.first
+    }
+
+    /// The last of its paths.
+    pub fn last(&self) -> &TreePath {
+        &self.last
     }
 
     pub fn entries(&self) -> u64 {
@@ -96,6 +106,7 @@ pub struct TreeBuilder<'a> {
     /// The old leaf whose first entries `leaf` is so far, unchanged.
     origin: Option<Arc<LeafRef>>,
     levels: Vec<Vec<Child>>,
+    /// Of the entry before the first of `leaf`.
     last_path: Option<TreePath>,
 }
 
@@ -124,7 +135,8 @@ impl<'a> TreeBuilder<'a> {
 
     /// Adds the next entry; paths must grow. `origin` says that the very same entry stands there in an older tree.
     pub fn push<S: NodeSink>(&mut self, entry: Entry, origin: Option<Origin>, sink: &mut S) -> Result<(), S::Error> {
-        assert!(self.last_path.as_ref().is_none_or(|last| *last < entry.path), "entries come in order");
+        let last = self.leaf.last().map(|entry| &entry.path).or(self.last_path.as_ref());
+        assert!(last.is_none_or(|last| *last < entry.path), "entries come in order");
         let place = self.leaf.len();
         self.origin = match (origin, self.origin.take()) {
             (Some(new), _) if place == 0 && new.place == 0 => Some(new.leaf),
@@ -133,7 +145,6 @@ impl<'a> TreeBuilder<'a> {
         };
         self.leaf_bytes += weight(&entry);
         let cut = self.leaf.len() + 1 >= LEAF_ENTRIES_MIN && self.ids.cut(last_two_parts(&entry.path)) < LEAF_CUT;
-        self.last_path = Some(entry.path.clone());
         self.leaf.push(entry);
         if cut || self.leaf.len() == LEAF_ENTRIES_MAX || self.leaf_bytes >= LEAF_BYTES {
             self.close_leaf(sink)?;
@@ -141,17 +152,17 @@ impl<'a> TreeBuilder<'a> {
         Ok(())
     }
 
-    /// Adds all entries of an older tree's leaf, `last` the last of their paths, without a look at them. False, and nothing is added, where a leaf of just these entries may not
+    /// Adds all entries of an older tree's leaf, without a look at them. False, and nothing is added, where a leaf of just these entries may not
     /// be what their pushes would make: a tree is the same whatever was reused.
-    pub fn push_leaf<S: NodeSink>(&mut self, leaf: &LeafRef, last: &TreePath, sink: &mut S) -> Result<bool, S::Error> {
+    pub fn push_leaf<S: NodeSink>(&mut self, leaf: &LeafRef, sink: &mut S) -> Result<bool, S::Error> {
         let entries = leaf.child.entries;
         let ends_itself = entries == LEAF_ENTRIES_MAX as u64
-            || (entries >= LEAF_ENTRIES_MIN as u64 && self.ids.cut(last_two_parts(last)) < LEAF_CUT);
+            || (entries >= LEAF_ENTRIES_MIN as u64 && self.ids.cut(last_two_parts(&leaf.last)) < LEAF_CUT);
         if !self.leaf.is_empty() || !ends_itself {
             return Ok(false);
         }
         assert!(self.last_path.as_ref().is_none_or(|before| *before < leaf.child.first), "entries come in order");
-        self.last_path = Some(last.clone());
+        self.last_path = Some(leaf.last.clone());
         self.add_child(0, leaf.child.clone(), sink)?;
         Ok(true)
     }
@@ -159,7 +170,8 @@ impl<'a> TreeBuilder<'a> {
     fn close_leaf<S: NodeSink>(&mut self, sink: &mut S) -> Result<(), S::Error> {
         let entries = std::mem::take(&mut self.leaf);
         self.leaf_bytes = 0;
-        let Some(first) = entries.first() else { return Ok(()) };
+        let (Some(first), Some(last)) = (entries.first(), entries.last()) else { return Ok(()) };
+        self.last_path = Some(last.path.clone());
         let reused = self.origin.take().filter(|leaf| leaf.child.entries == entries.len() as u64);
         let child = match reused {
             Some(leaf) => leaf.child.clone(),
@@ -242,10 +254,10 @@ pub struct TreeReader<'a, S: NodeSource> {
     source: &'a S,
     /// Inner nodes from the root down, each with the position of its next child; the level of its children.
     stack: Vec<(Arc<Vec<Child>>, usize, u8)>,
-    leaf: Vec<Entry>,
-    leaf_ref: Option<Arc<LeafRef>>,
+    leaf: Option<(Arc<LeafRef>, LeafEntries)>,
+    /// Of the entry that comes next.
     place: usize,
-    /// The last path of the leaf before: a tree out of order ends here.
+    /// The last path of the leaf that was read last: a tree out of order ends here.
     last: Option<TreePath>,
     /// It looks for one place yet: what lies beside the way is not wanted.
     seeking: bool,
@@ -262,13 +274,13 @@ impl<'a, S: NodeSource> TreeReader<'a, S> {
             bytes: root.bytes,
         };
         let stack = vec![(Arc::new(vec![child]), 0, root.level)];
-        Self { source, stack, leaf: Vec::new(), leaf_ref: None, place: 0, last: None, seeking: false }
+        Self { source, stack, leaf: None, place: 0, last: None, seeking: false }
     }
 
     /// A reader of one leaf.
     pub fn of_leaf(source: &'a S, leaf: &LeafRef) -> Self {
         let stack = vec![(Arc::new(vec![leaf.child.clone()]), 0, 0)];
-        Self { source, stack, leaf: Vec::new(), leaf_ref: None, place: 0, last: None, seeking: false }
+        Self { source, stack, leaf: None, place: 0, last: None, seeking: false }
     }
 
     /// A reader that begins at the first entry at or after `path`.
@@ -281,8 +293,8 @@ impl<'a, S: NodeSource> TreeReader<'a, S> {
             if !reader.descend()? {
                 break;
             }
-            if !reader.leaf.is_empty() {
-                reader.place = reader.leaf.partition_point(|entry| entry.path < *path);
+            if let Some((_, leaf)) = &reader.leaf {
+                reader.place = leaf.find(path.as_bytes()).unwrap_or_else(|place| place);
                 break;
             }
         }
@@ -292,6 +304,7 @@ impl<'a, S: NodeSource> TreeReader<'a, S> {
 
     /// Goes one level down, to the next child. False at the end.
     fn descend(&mut self) -> Result<bool, S::Error> {
+        self.leaf = None;
         loop {
             let Some((children, next, level)) = self.stack.last_mut() else { return Ok(false) };
             let Some(child) = children.get(*next).cloned() else {
@@ -301,22 +314,21 @@ impl<'a, S: NodeSource> TreeReader<'a, S> {
             *next += 1;
             let level = *level;
             let bytes = self.source.tree_node(&child.id)?;
-            let wrong = |cause| S::Error::from(NodeError { id: child.id, cause });
+            let id = child.id;
+            let wrong = |cause| S::Error::from(NodeError { id, cause });
             if level == 0 {
-                self.leaf = decode_leaf(&bytes, &child.base()).map_err(wrong)?;
-                let (Some(first), Some(last)) = (self.leaf.first(), self.leaf.last()) else {
+                let leaf = Leaf::parse(bytes, child.base()).map_err(wrong)?;
+                if leaf.is_empty() {
                     return Err(wrong(Malformed("a leaf is empty")));
-                };
-                if self.last.as_ref().is_some_and(|before| *before >= first.path) {
-                    self.leaf.clear();
+                }
+                let (first, last) = (leaf.path(0).map_err(wrong)?, leaf.path(leaf.len() - 1).map_err(wrong)?);
+                if self.last.as_ref().is_some_and(|before| *before >= first) {
                     return Err(wrong(Malformed("leaves are out of order")));
                 }
-                self.last = Some(last.path.clone());
+                self.last = Some(last.clone());
                 // What the parent claims of a leaf is not believed: another tree may use it again.
-                let first = self.leaf[0].path.clone();
-                let bytes = self.leaf.iter().fold(0u64, |sum, entry| sum.saturating_add(entry.kind.size()));
-                let child = Child { first, entries: self.leaf.len() as u64, bytes, ..child };
-                self.leaf_ref = Some(Arc::new(LeafRef { child }));
+                let child = Child { first, entries: leaf.len() as u64, bytes: leaf.size_sum(), ..child };
+                self.leaf = Some((Arc::new(LeafRef { child, last }), leaf));
                 self.place = 0;
             } else {
                 if level > LEVELS_MAX {
@@ -334,30 +346,28 @@ impl<'a, S: NodeSource> TreeReader<'a, S> {
 
     /// Leaves the leaf at hand for the next one. False at the end: there is none then.
     pub fn next_leaf(&mut self) -> Result<bool, S::Error> {
-        self.leaf.clear();
-        self.leaf_ref = None;
-        while self.leaf.is_empty() {
-            if !self.descend()? {
-                return Ok(false);
+        while self.descend()? {
+            if self.leaf.is_some() {
+                return Ok(true);
             }
         }
-        Ok(true)
+        Ok(false)
     }
 
     /// The leaf at hand.
-    pub fn leaf(&self) -> Option<(&Arc<LeafRef>, &[Entry])> {
-        let leaf = self.leaf_ref.as_ref()?;
-        if self.leaf.is_empty() { None } else { Some((leaf, &self.leaf)) }
+    pub fn leaf(&self) -> Option<(&Arc<LeafRef>, &LeafEntries)> {
+        self.leaf.as_ref().map(|(leaf, entries)| (leaf, entries))
     }
 
     /// The next entry, and where it stands.
     pub fn next_entry(&mut self) -> Result<Option<(Entry, Origin)>, S::Error> {
         loop {
-            if self.place < self.leaf.len()
-                && let Some(leaf) = &self.leaf_ref
+            if let Some((leaf, entries)) = &self.leaf
+                && self.place < entries.len()
             {
+                let wrong = |cause| S::Error::from(NodeError { id: leaf.child.id, cause });
+                let entry = entries.entry(self.place).map_err(wrong)?;
                 let origin = Origin { leaf: leaf.clone(), place: self.place };
-                let entry = self.leaf[self.place].clone();
                 self.place += 1;
                 return Ok(Some((entry, origin)));
             }
@@ -486,18 +496,18 @@ mod tests {
         let mut sink = Memory::default();
         while leaves.next_leaf().unwrap() {
             let (leaf, old) = leaves.leaf().unwrap();
-            let last = &old.last().unwrap().path;
-            let is_alone = new.peek().is_none_or(|entry| entry.path > *last);
-            if is_alone && builder.push_leaf(leaf, last, &mut sink).unwrap() {
+            let is_alone = new.peek().is_none_or(|entry| entry.path > *leaf.last());
+            if is_alone && builder.push_leaf(leaf, &mut sink).unwrap() {
                 whole += 1;
                 continue;
             }
-            for (place, entry) in old.iter().enumerate() {
+            for place in 0..old.len() {
+                let entry = old.entry(place).unwrap();
                 while let Some(before) = new.next_if(|new| new.path < entry.path) {
                     builder.push(before.clone(), None, &mut sink).unwrap();
                 }
                 let origin = Origin { leaf: leaf.clone(), place };
-                builder.push(entry.clone(), Some(origin), &mut sink).unwrap();
+                builder.push(entry, Some(origin), &mut sink).unwrap();
             }
         }
         for entry in new {

@@ -71,8 +71,11 @@ pub(super) fn run(repository: &Repository, name: RunName, size: Option<u64>, roo
             return fetched(size, header, Held::Copy(copy));
         }
     }
-    let bytes = repository.store.get(&wanted.key)?;
-    let header = wanted.prove(&bytes)?;
+    let proved = |bytes: Vec<u8>| wanted.prove(&bytes).map(|header| (header, bytes));
+    let (header, bytes) = match repository.ahead.bytes(&wanted.key).map(proved) {
+        Some(Ok(proved)) => proved,
+        _ => proved(repository.store.get(&wanted.key)?)?,
+    };
     if let Some(copies) = copies {
         keep(copies, &wanted.key, &bytes);
     }

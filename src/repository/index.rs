@@ -145,8 +145,7 @@ impl Index {
             Scope::Write { writer, .. } => name.session.writer() == writer || name.epoch.is_none(),
         };
         let mut named: Vec<(RunName, u64)> = repository
-            .store
-            .list(keys::INDEX)?
+            .list_index()?
             .iter()
             .filter_map(|listed| match keys::parse(&listed.key) {
                 Some(Meaning::Run(name)) => Some((name, listed.size)),

@@ -4,6 +4,7 @@
 //! Refuses sources and targets: journeys bring those. What does not verify counts as absent here, and is named.
 
 mod access;
+mod ahead;
 mod chunks;
 mod error;
 mod fetch;
@@ -20,16 +21,19 @@ mod writers;
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 
+use ahead::Ahead;
+
 use crate::names::{ObjectKey, RepositoryId, WriterId};
 use crate::pack::keys::{self, Meaning};
 use crate::pack::record;
 use crate::seal::key::{Key, Role};
 use crate::seal::object::{self, Envelope, Identity, ObjectError, ObjectKind, SignedBy};
 use crate::seal::stanza::Recipient;
-use crate::store::Store;
 use crate::store::create_once::{Outcome, create_once};
+use crate::store::{Listed, Store};
 
 pub use access::Access;
+pub use ahead::Errand;
 pub use chunks::{ChunkReader, PackKeys, decode_frame, fetch_frame};
 pub use error::{Error, Hint, Result};
 pub use host::host_name;
@@ -38,7 +42,7 @@ pub use init::{Initialised, add_slot, export_writer, init, open_slot, revoke_wri
 pub use packer::{Class, Packer};
 pub use session::{Committed, WriteSession};
 pub use snapshots::{Selection, Snapshot, SnapshotState, Snapshots, Unreadable};
-pub(crate) use together::{CALLS, each};
+pub(crate) use together::{CALLS, both, each};
 pub use writers::{Writer, Writers};
 
 /// Features of version 1 that this build knows; none has a name yet.
@@ -54,12 +58,19 @@ pub struct Repository {
     pub writers: Writers,
     /// Writers with a revocation in the newest listing of these.
     revoked: Mutex<Option<HashSet<WriterId>>>,
+    ahead: Ahead,
 }
 
 impl Repository {
     /// Opens the repository in `store` with `key`. Reads only.
     pub fn open(store: Arc<dyn Store>, key: Key) -> Result<Self> {
+        Self::open_for(store, key, Errand::Any)
+    }
+
+    /// The same. On a store that is far away, what `errand` asks first is asked meanwhile.
+    pub fn open_for(store: Arc<dyn Store>, key: Key, errand: Errand) -> Result<Self> {
         let access = Access::new(key);
+        let ahead = Ahead::begin(&store, errand, access.writer.as_ref().map(|writer| writer.id));
         let mut numbers: Vec<(u32, ObjectKey)> = store
             .list(keys::CONFIGS)?
             .into_iter()
@@ -75,7 +86,7 @@ impl Repository {
             match again_without_copy(&*store, &key, read) {
                 Ok((config, recipient)) => {
                     check_features(&config.read_features)?;
-                    return Ok(Self::of(store, config, Arc::new(access), recipient));
+                    return Ok(Self::of(store, config, Arc::new(access), recipient, ahead));
                 }
                 // The store's own trouble is no reason to believe in an older configuration.
                 Err(error @ Error::Store(_)) => return Err(error),
@@ -93,15 +104,21 @@ impl Repository {
         Err(refused.unwrap_or_else(|| Error::NotARepository { url: store.url().to_owned() }))
     }
 
-    fn of(store: Arc<dyn Store>, config: record::Config, access: Arc<Access>, recipient: Recipient) -> Self {
+    fn of(
+        store: Arc<dyn Store>,
+        config: record::Config,
+        access: Arc<Access>,
+        recipient: Recipient,
+        ahead: Ahead,
+    ) -> Self {
         let (id, writers, revoked) = (access.repository, Writers::default(), Mutex::default());
-        Self { store, id, config, access, recipient, writers, revoked }
+        Self { store, id, config, access, recipient, writers, revoked, ahead }
     }
 
     /// The same repository as its store has it, whatever copies this host keeps; none: it keeps none.
     pub fn fresh(&self) -> Option<Self> {
         let store = self.store.fresh()?;
-        Some(Self::of(store, self.config.clone(), self.access.clone(), self.recipient.clone()))
+        Some(Self::of(store, self.config.clone(), self.access.clone(), self.recipient.clone(), self.ahead.clone()))
     }
 
     /// How many calls should be under way at once.
@@ -111,6 +128,9 @@ impl Repository {
 
     /// Reads an object whole and makes something of it. A bad copy on this host is dropped, and the object read once more.
     pub(crate) fn read<T>(&self, key: &ObjectKey, open: impl Fn(&[u8]) -> Result<T>) -> Result<T> {
+        if let Some(Ok(opened)) = self.ahead.bytes(key).map(|bytes| open(&bytes)) {
+            return Ok(opened);
+        }
         again_without_copy(&*self.store, key, || open(&self.store.get(key)?))
     }
 
@@ -134,9 +154,51 @@ impl Repository {
 
     /// The newest deletion epoch. None exists in this version of the format, and a writer must not guess what one means.
     pub(crate) fn newest_epoch(&self) -> Result<u32> {
-        match self.store.list(keys::EPOCHS)?.pop() {
-            None => Ok(0),
-            Some(listed) => Err(Error::Epoch { key: listed.key }),
+        newest(self.store.list(keys::EPOCHS)?)
+    }
+
+    /// The same, as it was read while the repository opened; snapshots that were listed then came after it.
+    pub(crate) fn first_epoch(&self) -> Result<u32> {
+        match self.ahead.listing(keys::EPOCHS) {
+            Some(listed) => newest(listed),
+            None => {
+                self.ahead.forget();
+                self.newest_epoch()
+            }
+        }
+    }
+
+    /// The commit slots. An index that was listed while the repository opened goes with the slots that were listed then, and with no later ones.
+    pub(crate) fn list_commits(&self) -> Result<Vec<Listed>> {
+        match self.ahead.listing(keys::COMMITS) {
+            Some(listed) => Ok(listed),
+            None => {
+                self.ahead.forget_index();
+                Ok(self.store.list(keys::COMMITS)?)
+            }
+        }
+    }
+
+    pub(crate) fn list_index(&self) -> Result<Vec<Listed>> {
+        match self.ahead.listing(keys::INDEX) {
+            Some(listed) => Ok(listed),
+            None => Ok(self.store.list(keys::INDEX)?),
+        }
+    }
+
+    /// Lists the commit slots, and then the index, while the caller does something else.
+    pub(crate) fn list_ahead(&self) {
+        if self.store.is_remote() {
+            self.ahead.list_in_turn(&self.store, &[keys::COMMITS, keys::INDEX]);
+            self.ahead.list_in_turn(&self.store, &[keys::REVOCATIONS]);
+        }
+    }
+
+    /// Everything that the store holds.
+    pub(crate) fn list_all(&self) -> Result<Vec<Listed>> {
+        match self.ahead.listing("") {
+            Some(listed) => Ok(listed),
+            None => Ok(self.store.list("")?),
         }
     }
 
@@ -174,6 +236,13 @@ impl Repository {
         };
         envelope.verify(public).map_err(damaged)?;
         Ok((envelope.signed_by, envelope.open(&self.access.repository_key).map_err(damaged)?))
+    }
+}
+
+fn newest(epochs: Vec<Listed>) -> Result<u32> {
+    match epochs.into_iter().next_back() {
+        None => Ok(0),
+        Some(listed) => Err(Error::Epoch { key: listed.key }),
     }
 }
 

@@ -7,7 +7,8 @@
 //! bytes for each chunk that is in a finished pack and in no delta yet, which `checkpoint_due` bounds at `CHECKPOINT_CHUNKS`. A pack's table counts towards
 //! its size, so that a million tiny chunks fill it too.
 //!
-//! On a store that is far away a pack that is full goes up beside the workers (`uploads`), and is noted for the next delta when its create has returned.
+//! On a store that is far away a pack that is full goes up beside the workers (`uploads`), and is noted for the next delta when its create has returned. While
+//! the link has little to do a pack goes before it is full (`early_bytes`), padded: a session begins with small packs, and one that outruns its link soon has none.
 //!
 //! A frame that fails its comparison takes its pack along: neither ever reaches a delta, else a later run would find its chunks and not store them again.
 
@@ -32,6 +33,15 @@ const CHECKPOINT_CHUNKS: usize = 128 << 10;
 const CHECKPOINT_BYTES: u64 = 1 << 30;
 const CHECKPOINT_TIME: Duration = Duration::from_secs(300);
 const SHARDS: usize = 64;
+/// What the first data pack of a session holds at least where the link waits for it.
+const EARLY_BYTES: u64 = 1 << 20;
+
+/// What a data pack holds at least before it goes for the link's sake: 1 MiB, 1.5, 2, 3, 4, 6 and so on, so that each lasts until the two that are being
+/// filled have the next, and a session whose link is the faster one has some ten packs below full size and no more.
+fn early_bytes(number: u32, whole: u64) -> u64 {
+    let doubled = EARLY_BYTES << (number / 2).min(16);
+    whole.min(if number.is_multiple_of(2) { doubled } else { doubled + doubled / 2 })
+}
 
 /// Data or metadata: which packs a frame goes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,8 +53,9 @@ pub enum Class {
 struct OpenPack {
     builder: PackBuilder,
     stream: Stream,
-    /// Bytes at which it is closed.
+    /// Bytes at which it is closed, and at which it is if the link waits.
     limit: u64,
+    early: u64,
 }
 
 /// Where a pack's bytes go.
@@ -100,6 +111,7 @@ pub struct Packer<'a> {
     open: [Mutex<Option<OpenPack>>; 3],
     turn: AtomicUsize,
     next_pack: AtomicU32,
+    data_packs: AtomicU32,
     /// Ids that this session stores and no delta names yet: the first to claim one stores it.
     claimed: Vec<Mutex<HashSet<ChunkId>>>,
     finished: Arc<Mutex<Finished>>,
@@ -124,6 +136,7 @@ impl<'a> Packer<'a> {
             open: [Mutex::default(), Mutex::default(), Mutex::default()],
             turn: AtomicUsize::new(0),
             next_pack: AtomicU32::new(0),
+            data_packs: AtomicU32::new(0),
             claimed: (0..SHARDS).map(|_| Mutex::default()).collect(),
             finished: Arc::default(),
             last_checkpoint: Mutex::new(Instant::now()),
@@ -189,12 +202,15 @@ impl<'a> Packer<'a> {
         if !opens(&pack.builder.frames(), row.offset, frame) {
             return Err(Error::SelfCheck);
         }
-        if pack.builder.len() + pack.builder.table_bytes() < pack.limit {
+        let len = pack.builder.len() + pack.builder.table_bytes();
+        let is_awaited = || len >= pack.early && self.uploads.as_ref().is_some_and(Uploads::is_idle);
+        if len < pack.limit && !is_awaited() {
             *slot = Some(pack);
             return Ok(());
         }
         drop(slot);
-        self.finish_pack(class, pack, false)
+        let is_full = len >= pack.limit;
+        self.finish_pack(class, pack, !is_full)
     }
 
     fn begin(&self, class: Class) -> Result<OpenPack> {
@@ -212,17 +228,15 @@ impl<'a> Packer<'a> {
         let store = &self.repository.store;
         let copy = store.copies().filter(|_| class == Class::Metadata).and_then(|copies| copies.begin());
         let upload = store.begin(self.session, number)?;
-        let whole = u64::from(self.repository.config.pack_bytes);
-        // Two packs that fill alternately would be full at the same time, and the link would wait for both. With smaller ones first it has something to do
-        // sooner, and uploads follow each other.
-        let limit = match (&self.uploads, number) {
-            (Some(_), 0) => whole / 4,
-            (Some(_), 1) => whole / 2,
-            _ => whole,
+        let limit = u64::from(self.repository.config.pack_bytes);
+        let early = match class {
+            Class::Data => early_bytes(self.data_packs.fetch_add(1, Ordering::Relaxed), limit),
+            // What a directory's walk needs should lie in as few places as can be.
+            Class::Metadata => limit,
         };
         let mut stream = Stream { upload, name: blake3::Hasher::new(), copy };
         stream.append(&head)?;
-        Ok(OpenPack { builder, stream, limit })
+        Ok(OpenPack { builder, stream, limit, early })
     }
 
     fn finish_pack(&self, class: Class, pack: OpenPack, pad: bool) -> Result<()> {
@@ -268,7 +282,7 @@ impl<'a> Packer<'a> {
 
     /// Finishes every open pack, padded; none is under way when this returns.
     pub fn finish_packs(&self) -> Result<()> {
-        for (place, class) in [(0, Class::Data), (1, Class::Data), (2, Class::Metadata)] {
+        for (place, class) in [(2, Class::Metadata), (0, Class::Data), (1, Class::Data)] {
             let pack = lock(&self.open[place]).take();
             if let Some(pack) = pack {
                 self.finish_pack(class, pack, true)?;
@@ -382,6 +396,14 @@ mod tests {
         // What a run that fails does with the rest.
         packer.finish_packs().unwrap();
         assert!(packer.write_delta(&mut 0).unwrap().is_none(), "a later run would believe in these chunks");
+    }
+
+    #[test]
+    fn packs_that_go_early_grow_to_full_size() {
+        let sizes: Vec<u64> = (0..12).map(|number| early_bytes(number, 32 << 20) >> 19).collect();
+        assert_eq!(sizes, [2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 64]);
+        assert_eq!(early_bytes(0, 1 << 16), 1 << 16);
+        assert_eq!(early_bytes(u32::MAX, 32 << 20), 32 << 20);
     }
 
     #[test]

@@ -12,7 +12,8 @@
 //! 8. remove the session's records.
 //!
 //! On a store that is far away, calls that do not need each other are made beside each other, and none of another step: after the record stands, its second
-//! create (whether the store keeps writers apart), 3, and the listing of sessions.
+//! create (whether the store keeps writers apart), 3, and the listing of sessions. Step 1 may have been done while the repository opened (`ahead`), in its order:
+//! how long it lies back does not matter, since 3 finds an epoch that moved since.
 //!
 //! A slot that is taken by anything else ends the session (`Fenced`): it starts again under a new id, and finds what it uploaded.
 
@@ -89,7 +90,7 @@ impl<'a> WriteSession<'a> {
         let process = Process::this(&repository.access.repository_key);
         for _ in 0..RESTARTS_MAX {
             // One after the other: snapshots that were listed before the epoch that is named with them are not what its collector saw.
-            let epoch = repository.newest_epoch()?;
+            let epoch = repository.first_epoch()?;
             let snapshots = Snapshots::list(repository)?;
             // The listing of snapshots brought the one of revocations.
             if repository.revocation(writer.id)?.is_some() {

@@ -124,7 +124,7 @@ impl Snapshots {
     /// Reads every slot.
     pub fn list(repository: &Repository) -> Result<Self> {
         let (listed, revoked) =
-            both(repository.store.is_remote(), || repository.store.list(keys::COMMITS), || repository.list_revoked());
+            both(repository.store.is_remote(), || repository.list_commits(), || repository.list_revoked());
         revoked?;
         let listed: Vec<ObjectKey> = listed?.into_iter().map(|listed| listed.key).collect();
         let slots: Vec<(&ObjectKey, SessionId)> = listed

@@ -105,6 +105,11 @@ impl Uploads {
         Self { flight: Arc::default(), cancel }
     }
 
+    /// Whether one more should be under way: one alone leaves the link idle for a round trip after its last byte.
+    pub fn is_idle(&self) -> bool {
+        self.flight.state().uploads < 2
+    }
+
     /// Waits for room, then has `upload` done beside the caller.
     pub fn start(&self, bytes: u64, upload: impl FnOnce() -> Result<()> + Send + 'static) -> Result<()> {
         let mut state = self.flight.state();

@@ -78,7 +78,10 @@ impl Repository {
 
     /// Lists revocations, for `revocation` to go by.
     pub(crate) fn list_revoked(&self) -> Result<HashSet<WriterId>> {
-        let listed = self.store.list(keys::REVOCATIONS)?;
+        let listed = match self.ahead.listing(keys::REVOCATIONS) {
+            Some(listed) => listed,
+            None => self.store.list(keys::REVOCATIONS)?,
+        };
         let writer = |listed: &crate::store::Listed| match keys::parse(&listed.key) {
             Some(keys::Meaning::Revocation(writer)) => Some(writer),
             _ => None,

@@ -4,7 +4,7 @@
 //! the comparison afterwards (`check`). Refuses confinement and attributes, which are `target`'s, and any guess: a chunk
 //! that is not what its id says is written nowhere, its file is named, and everything else comes back.
 //!
-//! Memory: a window of `WINDOW_BYTES`, for each worker one read of at most `READS_BYTES` shared among all and one frame, the caches of the index and of the
+//! Memory: a window of `WINDOW_BYTES` (far away `REMOTE_WINDOW_BYTES`), for each worker one read of at most `READS_BYTES` shared among all and one frame, the caches of the index and of the
 //! tree, and about 200 bytes for each hard-linked file.
 
 mod check;

@@ -89,7 +89,7 @@ pub fn run(repository: &Repository, plan: &Plan, control: &Control) -> Result<Re
         continued: begun == Begin::Continued,
         stack: Vec::new(),
         left: Vec::new(),
-        window: Window::default(),
+        window: Window::new(repository.store.is_remote()),
         links: Vec::new(),
         groups: Groups::default(),
         claimed: HashSet::new(),
@@ -426,7 +426,7 @@ impl Run<'_, '_> {
     }
 
     fn fetch(&mut self) -> Result<()> {
-        let window = std::mem::take(&mut self.window);
+        let window = self.window.take();
         let brought = self.fetcher.bring(&window);
         if brought.is_err() {
             window.files.iter().for_each(|file| file.abandon(self.target));

@@ -14,6 +14,8 @@ use crate::target::{Existing, FileInProgress, Target, TargetError};
 
 /// A window is closed once its plan takes about so much memory.
 pub(super) const WINDOW_BYTES: usize = 24 << 20;
+/// The same where each read takes a round trip: at a window's end all readers wait for the last one, and frames on its border are read twice.
+const REMOTE_WINDOW_BYTES: usize = 64 << 20;
 
 /// Why a file does not come back.
 #[derive(Clone)]
@@ -50,7 +52,6 @@ pub(super) struct Use {
     pub offset: u64,
 }
 
-#[derive(Default)]
 pub(super) struct Window {
     pub files: Vec<Arc<FileWork>>,
     /// Positions of files that end in this window.
@@ -58,11 +59,26 @@ pub(super) struct Window {
     /// In the order of files and offsets.
     pub uses: Vec<Use>,
     pub weight: usize,
+    bytes_max: usize,
 }
 
 impl Window {
+    pub fn new(remote: bool) -> Self {
+        Self::of(if remote { REMOTE_WINDOW_BYTES } else { WINDOW_BYTES })
+    }
+
+    fn of(bytes_max: usize) -> Self {
+        Self { files: Vec::new(), ended: Vec::new(), uses: Vec::new(), weight: 0, bytes_max }
+    }
+
+    /// What was planned; an empty window takes its place.
+    pub fn take(&mut self) -> Self {
+        let empty = Self::of(self.bytes_max);
+        std::mem::replace(self, empty)
+    }
+
     pub fn is_full(&self) -> bool {
-        self.weight >= WINDOW_BYTES
+        self.weight >= self.bytes_max
     }
 
     /// Adds a file, or the next part of one; its position.

@@ -5,8 +5,8 @@
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use super::finding::{Findings, Number, causes, sentence};
 use super::ledger::{Ledger, Mark};
@@ -15,7 +15,7 @@ use crate::names::{GroupId, ObjectKey, PackId, WriterId};
 use crate::pack::container::PackKind;
 use crate::pack::keys::{self, Meaning};
 use crate::pack::run::PackRow;
-use crate::repository::{Error as RepositoryError, Repository, each};
+use crate::repository::{Error as RepositoryError, Repository, both, each};
 use crate::seal::sign::PublicKey;
 use crate::store::{Class, StoreError};
 
@@ -23,6 +23,8 @@ use crate::store::{Class, StoreError};
 pub const SMALL_BYTES_MAX: u64 = 32 << 20;
 const AHEAD_BYTES: u64 = 16 << 20;
 const AHEAD_OBJECTS: usize = 256;
+/// Copies on this host's disk.
+const AHEAD_METADATA_BYTES: u64 = 64 << 20;
 
 /// A writer whose certificate was read by this check and verifies.
 #[derive(Clone, Copy)]
@@ -41,6 +43,8 @@ pub struct Check<'a> {
     /// Something was found that snapshots may need: which ones is worth a walk over the trees.
     pub content_at_risk: AtomicBool,
     pub bytes_read: AtomicU64,
+    /// What was fetched before its turn, each taken once.
+    early: Mutex<HashMap<ObjectKey, crate::store::Result<Vec<u8>>>>,
 }
 
 /// Everything that the store lists. Packs apart: 48 bytes each (a store's own listing takes about 130 for each object while it is read).
@@ -61,7 +65,7 @@ impl Listing {
     /// `believing`: what this host found sound before, and has a copy of if it is no data pack, need not be read again.
     pub fn read(check: &Check<'_>, believing: bool) -> Result<Self> {
         let store = &check.repository.store;
-        let listed = store.list("").map_err(RepositoryError::from)?;
+        let listed = check.repository.list_all()?;
         let copies = store.copies();
         let ledger = copies.filter(|_| believing).map(Ledger::open).unwrap_or_default();
         let mut listing =
@@ -112,7 +116,49 @@ impl<'a> Check<'a> {
             suspects: Mutex::default(),
             content_at_risk: AtomicBool::new(false),
             bytes_read: AtomicU64::new(0),
+            early: Mutex::default(),
         }
+    }
+
+    /// Fetches small objects and index runs at once where each takes a round trip, up to `AHEAD_BYTES`: whoever looks at one does not ask again. Beside
+    /// them come, if `whole`, copies of metadata packs, which will be read from their first byte to their last.
+    pub fn fetch_early(&self, listing: &Listing, whole: bool) -> Result<()> {
+        self.go_on()?;
+        let store = &self.repository.store;
+        if !store.is_remote() {
+            return Ok(());
+        }
+        let is_wanted = |(_, meaning, _): &&(ObjectKey, Meaning, u64)| !matches!(meaning, Meaning::Epoch);
+        let mut small: Vec<_> = listing.small.iter().filter(is_wanted).collect();
+        small.sort_by_key(|(.., size)| *size);
+        let mut bytes = 0;
+        small.truncate(AHEAD_OBJECTS);
+        small.retain(|(.., size)| {
+            bytes += size;
+            bytes <= AHEAD_BYTES
+        });
+        let mut bytes = 0;
+        let metadata = listing.packs.iter().filter(|pack| whole && pack.kind == PackKind::Metadata);
+        let metadata: Vec<(ObjectKey, u64)> = metadata
+            .map(|pack| (keys::pack(pack.kind, pack.id), pack.size))
+            .take_while(|(_, size)| {
+                bytes += size;
+                bytes <= AHEAD_METADATA_BYTES
+            })
+            .collect();
+        let fetch = |(key, meaning, size): &&(ObjectKey, Meaning, u64)| match meaning {
+            Meaning::Run(_) => store.get_range(key, 0..*size),
+            _ => store.get(key),
+        };
+        let fetched = || each(self.repository.calls(), &small, fetch);
+        let (fetched, ()) = both(true, fetched, || store.bring(&metadata));
+        let mut early = self.early.lock().unwrap_or_else(PoisonError::into_inner);
+        early.extend(small.iter().map(|(key, ..)| key.clone()).zip(fetched));
+        Ok(())
+    }
+
+    fn early(&self, key: &ObjectKey) -> Option<crate::store::Result<Vec<u8>>> {
+        self.early.lock().unwrap_or_else(PoisonError::into_inner).remove(key)
     }
 
     pub fn go_on(&self) -> Result<()> {
@@ -131,8 +177,7 @@ impl<'a> Check<'a> {
             self.findings.damage(key, format!("is {size} bytes long, and no such object can be"));
             return Ok(None);
         }
-        let bytes = self.sorted(key, self.repository.store.get(key))?;
-        Ok(bytes)
+        self.sorted(key, self.early(key).unwrap_or_else(|| self.repository.store.get(key)))
     }
 
     /// Small objects, several at once where each takes a round trip: as `get`, in their order, to be looked at one by one. What is held is at most
@@ -161,7 +206,11 @@ impl<'a> Check<'a> {
     /// A range of an object, or none after a finding was noted.
     pub fn get_range(&self, key: &ObjectKey, range: Range<u64>) -> Result<Option<Vec<u8>>> {
         self.go_on()?;
-        self.sorted(key, self.repository.store.get_range(key, range))
+        let early = self.early(key).filter(|early| match early {
+            Ok(bytes) => range == (0..bytes.len() as u64),
+            Err(_) => true,
+        });
+        self.sorted(key, early.unwrap_or_else(|| self.repository.store.get_range(key, range)))
     }
 
     fn sorted(&self, key: &ObjectKey, answer: crate::store::Result<Vec<u8>>) -> Result<Option<Vec<u8>>> {

@@ -19,6 +19,7 @@ mod finding;
 mod ledger;
 mod lineage;
 mod packs;
+mod pieces;
 mod runs;
 mod sample;
 mod sealed;
@@ -172,6 +173,8 @@ pub fn run(repository: &Repository, request: &Request, control: &Control) -> Res
     let repository = fresh.as_ref().unwrap_or(repository);
     let mut check = Check::new(repository, control);
     let listing = Listing::read(&check, request.level == Level::Structure)?;
+    repository.list_ahead();
+    check.fetch_early(&listing, request.level > Level::Structure)?;
     let mut orphans = sealed::Orphans::default();
     sealed::check(&mut check, &listing, &mut orphans)?;
     let runs_closed = runs::check(&check, &listing, &mut orphans)?;

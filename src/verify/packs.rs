@@ -1,7 +1,8 @@
 //! Packs: their footers, their names, and what is in them.
 //!
 //! Owns the workers. Each reads one pack after the other, from its first byte to its last, in ranges of at most 4 MiB. Memory of a worker: one range, one stored frame and its
-//! plaintext (about 2 MiB each, at most 18), and the pack's table (36 bytes a chunk): about 9 MiB. Eight workers are 72 MiB, beside 8 MiB of index blocks.
+//! plaintext (about 2 MiB each, at most 18), and the pack's table (36 bytes a chunk): about 9 MiB. Eight workers are 72 MiB, beside 8 MiB of index blocks. Far away two
+//! more ranges are on their way for each (`pieces`), and the pack's end comes with its begin: 140 MiB.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -9,19 +10,21 @@ use std::sync::{Mutex, PoisonError};
 
 use super::check::{Check, Listing};
 use super::runs::suspect;
-use super::{Error, Result};
+use super::{Error, Result, pieces};
 use crate::names::{ChunkId, ObjectKey};
 use crate::pack::container::{
     FOOTER_BYTES, Frame, FrameOpener, Owner, PACK_BYTES_MAX, PackError, PackHead, PackKind, Table, parse_footer,
 };
 use crate::pack::keys;
 use crate::pack::run::PackRow;
-use crate::repository::Index;
+use crate::repository::{Index, both};
 use crate::seal::compress::{Codec, FRAME_BYTES_MAX};
 use crate::seal::key::IdKeys;
 use crate::seal::stanza::To;
 
 const PIECE_BYTES: u64 = 4 << 20;
+/// Far away so much of a pack's end is read with its begin: footer and table, of 14 000 chunks at most, and the last frames.
+const TAIL_BYTES: u64 = 512 << 10;
 /// A frame that does not shrink is kept raw: codec byte and tag are all that it grows by.
 const STORED_FRAME_BYTES_MAX: usize = FRAME_BYTES_MAX + 64;
 /// More faults of one pack are not told apart.
@@ -75,8 +78,13 @@ pub fn check(
     workers: usize,
 ) -> Result<Seen> {
     let seen = Seen::default();
-    let (footers, whole): (Vec<&Job>, Vec<&Job>) = jobs.iter().partition(|job| job.depth == Depth::Footer);
-    let at_once = if check.repository.store.is_remote() { FOOTERS_AT_ONCE } else { workers };
+    let (footers, mut whole): (Vec<&Job>, Vec<&Job>) = jobs.iter().partition(|job| job.depth == Depth::Footer);
+    let remote = check.repository.store.is_remote();
+    let at_once = if remote { FOOTERS_AT_ONCE } else { workers };
+    if remote {
+        // The largest first: a lone one at the end would have the link for itself, and not fill it.
+        whole.sort_by_key(|job| std::cmp::Reverse(listing.packs[job.at].size));
+    }
     crew(check, listing, &footers, expected, at_once, &seen)?;
     crew(check, listing, &whole, expected, workers, &seen)?;
     Ok(seen)
@@ -168,6 +176,13 @@ struct Reading<'a> {
     depth: Depth,
 }
 
+/// What is read of a pack before the rest: its begin, and far away its end, from byte `tail_at`; it is empty where the begin is all.
+struct Ends {
+    first: Vec<u8>,
+    tail: Vec<u8>,
+    tail_at: u64,
+}
+
 /// A pack that this key opens.
 struct Open {
     opener: FrameOpener,
@@ -240,16 +255,23 @@ impl Reading<'_> {
             faults.add(format!("no pack can be {size} bytes long"));
             return Ok(Read::Bytes(()));
         }
-        let first = or_noted!(self.check.get_range(key, 0..size.min(PIECE_BYTES))?);
-        let footer = or_noted!(self.slice(key, &first, size - FOOTER_BYTES as u64..size)?);
+        let apart = self.check.repository.store.is_remote();
+        let first_end = size.min(PIECE_BYTES);
+        let tail_at = if apart { first_end.max(size.saturating_sub(TAIL_BYTES)) } else { size };
+        let read = |range: Range<u64>| {
+            if range.is_empty() { Ok(Some(Vec::new())) } else { self.check.get_range(key, range) }
+        };
+        let (tail, first) = both(apart && tail_at < size, || read(tail_at..size), || read(0..first_end));
+        let ends = Ends { first: or_noted!(first?), tail: or_noted!(tail?), tail_at };
+        let footer = or_noted!(self.slice(key, &ends, size - FOOTER_BYTES as u64..size)?);
         let open = match place_of_table(&footer, self.pack) {
             Err(_) => {
                 faults.add("it does not end as a pack does");
                 None
             }
             Ok(range) => {
-                let mut table = or_noted!(self.slice(key, &first, range.clone())?);
-                self.open(&first, range.start, &mut table, faults)
+                let mut table = or_noted!(self.slice(key, &ends, range.clone())?);
+                self.open(&ends.first, range.start, &mut table, faults)
             }
         };
         if let Some(open) = &open {
@@ -258,19 +280,21 @@ impl Reading<'_> {
         let content = open.as_ref().filter(|_| self.depth == Depth::Content);
         let mut frames = Frames { number: 0, chunk: 0 };
         let mut name = blake3::Hasher::new();
-        let (mut piece, mut start) = (first, 0);
-        loop {
-            name.update(&piece);
+        let mut look = |start: u64, piece: &[u8]| {
+            name.update(piece);
             if let Some(open) = content {
-                frames.feed(open, start, &piece, self, bench, faults);
+                frames.feed(open, start, piece, self, bench, faults);
             }
-            start += piece.len() as u64;
-            if start >= size {
-                break;
-            }
-            drop(piece);
-            piece = or_noted!(self.check.get_range(key, start..(start + PIECE_BYTES).min(size))?);
+        };
+        let Ends { first, tail, tail_at } = ends;
+        look(0, &first);
+        drop(first);
+        let starts = (first_end..tail_at).step_by(PIECE_BYTES as usize);
+        let middle: Vec<Range<u64>> = starts.map(|start| start..(start + PIECE_BYTES).min(tail_at)).collect();
+        if !pieces::in_turn(apart, &middle, read, |start, piece| look(start, &piece))? {
+            return Ok(Read::Noted);
         }
+        look(tail_at, &tail);
         if *name.finalize().as_bytes() != self.pack.id.0 {
             faults.add("its bytes are not those of its name");
         }
@@ -279,8 +303,10 @@ impl Reading<'_> {
     }
 
     /// A range, from what was read already where it lies there.
-    fn slice(&self, key: &ObjectKey, first: &[u8], range: Range<u64>) -> Result<Option<Vec<u8>>> {
-        match first.get(range.start as usize..range.end as usize) {
+    fn slice(&self, key: &ObjectKey, ends: &Ends, range: Range<u64>) -> Result<Option<Vec<u8>>> {
+        let in_tail = |at: u64| at.checked_sub(ends.tail_at).map(|at| at as usize);
+        let from_tail = || ends.tail.get(in_tail(range.start)?..in_tail(range.end)?);
+        match ends.first.get(range.start as usize..range.end as usize).or_else(from_tail) {
             Some(bytes) => Ok(Some(bytes.to_vec())),
             None => self.check.get_range(key, range),
         }

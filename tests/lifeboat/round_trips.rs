@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use lifeboat::backup::{self, Report};
 use lifeboat::names::ObjectKey;
-use lifeboat::repository::{self, Repository, Selection, Snapshots};
+use lifeboat::repository::{self, Errand, Repository, Selection, Snapshots};
 use lifeboat::restore;
 use lifeboat::seal::key::Key;
 use lifeboat::store::cached::{self, near};
@@ -54,9 +54,13 @@ impl Scene {
 
     /// As a command opens it.
     fn open_in(&self, cache: &Path) -> Repository {
+        self.open_for(cache, Errand::Any)
+    }
+
+    fn open_for(&self, cache: &Path, errand: Errand) -> Repository {
         let key = Key::from_text(&self.key).unwrap();
         let store = near(Arc::new(self.far.clone()), Some(cache.to_owned()), key.repository());
-        Repository::open(store, key).unwrap()
+        Repository::open_for(store, key, errand).unwrap()
     }
 
     fn open(&self) -> Repository {
@@ -80,8 +84,11 @@ impl Scene {
     }
 
     fn restore_with(&self, cache: &Path) -> restore::Report {
-        let repository = self.open_in(cache);
-        let snapshots = Snapshots::list(&repository).unwrap();
+        self.restore_from(&self.open_in(cache))
+    }
+
+    fn restore_from(&self, repository: &Repository) -> restore::Report {
+        let snapshots = Snapshots::list(repository).unwrap();
         let snapshot = snapshots.latest(&Selection::default()).unwrap().clone();
         let out = tempfile::tempdir_in(self.dir.path()).unwrap();
         let wanted = restore::Request {
@@ -89,8 +96,8 @@ impl Scene {
             ..restore::Request::new(snapshot, out.path().to_owned())
         };
         let control = restore::Control::default();
-        let plan = restore::plan(&repository, wanted, &control).unwrap();
-        let report = restore::run(&repository, &plan, &control).unwrap();
+        let plan = restore::plan(repository, wanted, &control).unwrap();
+        let report = restore::run(repository, &plan, &control).unwrap();
         assert!(plan.warnings.is_empty() && report.damaged.is_empty(), "{:?}", plan.warnings);
         assert_eq!(contents(out.path()), contents(&self.tree()));
         report
@@ -157,17 +164,66 @@ fn a_backup_of_what_did_not_change_makes_four_calls_in_a_row() {
 }
 
 #[test]
-fn the_protocols_order_holds_whatever_goes_beside_what() {
+fn what_is_asked_ahead_is_asked_once_and_by_nobody_else() {
+    let scene = Scene::new();
+    (0..3).for_each(|n| scene.back_up_a_change(n));
+    let sorted = |asked: Asked| {
+        let mut calls = asked.calls;
+        calls.sort();
+        calls
+    };
+    let (cold, ahead) = (scene.dir.path().join("cold"), scene.dir.path().join("ahead"));
+    let plain = scene.asks(|| scene.restore_with(&cold)).1;
+    let (_, asked) = scene.asks(|| scene.restore_from(&scene.open_for(&ahead, Errand::Read)));
+    let at = |prefix: &str| asked.calls.iter().position(|(call, key)| *call == Call::List && key == prefix).unwrap();
+    assert!(at("s/") < at("i/"), "an index that was listed before its snapshots may lack what they name");
+    // Slots that are read beside each other may each ask for their writer's certificate.
+    let mut once = sorted(plain);
+    once.dedup();
+    assert_eq!(once, sorted(asked));
+    for errand in [Errand::Any, Errand::Write] {
+        let (_, asked) = scene.asks(|| backup(&scene.open_for(&scene.cache(), errand), &scene.tree()));
+        assert_eq!((asked.calls.len(), asked.chain), (12, 4), "{:?}", asked.calls);
+    }
+    let verify = |errand| {
+        let repository = scene.open_for(&scene.cache(), errand);
+        let request = verify::Request { level: verify::Level::Data, ..verify::Request::default() };
+        verify::run(&repository, &request, &verify::Control::default()).unwrap()
+    };
+    let (plain, asked) = scene.asks(|| verify(Errand::Any));
+    let (again, asked_again) = scene.asks(|| verify(Errand::Verify));
+    assert!(plain.is_sound() && again.is_sound());
+    assert_eq!(sorted(asked), sorted(asked_again));
+}
+
+#[test]
+fn a_second_session_of_one_process_takes_no_old_answer() {
     let scene = Scene::new();
     scene.back_up();
-    let (_, asked) = scene.asks(|| scene.back_up());
+    let repository = scene.open_for(&scene.cache(), Errand::Write);
+    let first = backup(&repository, &scene.tree());
+    let (second, asked) = scene.asks(|| backup(&repository, &scene.tree()));
+    assert_eq!(second.parent, Some(first.snapshot));
+    assert_eq!(asked.count(Call::List), 7, "all but the configuration: {:?}", asked.calls);
+}
+
+#[test]
+fn the_protocols_order_holds_whatever_goes_beside_what() {
+    [Errand::Any, Errand::Write].into_iter().for_each(the_protocols_order_holds);
+}
+
+fn the_protocols_order_holds(errand: Errand) {
+    let scene = Scene::new();
+    scene.back_up();
+    let (_, asked) = scene.asks(|| backup(&scene.open_for(&scene.cache(), errand), &scene.tree()));
     let at = |call: Call, prefix: &str| {
         let places = asked.calls.iter().enumerate();
         places.filter(|(_, (one, key))| *one == call && key.starts_with(prefix)).map(|(at, _)| at).collect::<Vec<_>>()
     };
     let (records, epochs, index) = (at(Call::Create, "w/"), at(Call::List, "e/"), at(Call::List, "i/"));
     let (slot, removal) = (at(Call::Create, "s/"), at(Call::Delete, "w/"));
-    assert!(epochs[0] < records[0], "the newest epoch is read before the record names it");
+    let snapshots = at(Call::List, "s/");
+    assert!(epochs[0] < snapshots[0] && snapshots[0] < records[0], "the epoch, the snapshots, and then the record");
     assert!(records[0] < epochs[1], "and again after the record stands");
     assert!(epochs[1] < index[0], "only then the index");
     assert!(index[0] < slot[0] && slot[0] < epochs[2] && epochs[2] < removal[0]);
@@ -385,6 +441,8 @@ fn packs_go_up_beside_the_workers_and_come_down_many_at_once() {
     let delta = up.calls.iter().position(|(call, key)| *call == Call::Create && key.starts_with("i/d/")).unwrap();
     let last = up.calls.iter().rposition(|(call, key)| *call == Call::Finish && key.starts_with("d/")).unwrap();
     assert!(last < delta, "a delta names what stands");
+    let smallest = far.list("d/").unwrap().iter().map(|listed| listed.size).min();
+    assert!(smallest < Some(3 << 20), "an idle link is not kept waiting for a full pack: {smallest:?}");
     let snapshots = Snapshots::list(&repository).unwrap();
     let snapshot = snapshots.latest(&Selection::default()).unwrap().clone();
     let control = restore::Control::default();

@@ -29,6 +29,7 @@ use crate::bucket::Bucket;
 use crate::names::TreePath;
 use crate::pack::entry::{Content, Cut, Entry, Kind, Timestamp};
 use crate::pack::object::{self, Identity, ObjectRecord};
+use crate::pack::tree::LeafEntries;
 
 /// Objects from here on are read by ranges; smaller ones whole.
 pub const WHOLE_BYTES_MAX: u64 = 8 << 20;
@@ -53,7 +54,9 @@ impl Listed {
 
     /// Whether `entry` is this very object.
     pub fn is_entry(&self, entry: &Entry) -> bool {
-        is_same(entry, self.size, self.modified, self.etag.as_deref(), self.version.as_deref())
+        let Kind::File { size, .. } = entry.kind else { return false };
+        let (etag, version) = (self.etag.as_deref(), self.version.as_deref());
+        (size, entry.mtime) == (self.size, self.modified) && is_object(object::attribute(entry), etag, version)
     }
 
     /// What a fixed cut is for: a disk image, as far as a name tells.
@@ -62,19 +65,17 @@ impl Listed {
     }
 }
 
-/// Whether `entry` is the very object that a listing shows: same size, time and ETag, and version where both know one. Without an ETag nobody can tell.
-fn is_same(entry: &Entry, listed: u64, modified: Timestamp, etag: Option<&str>, version: Option<&str>) -> bool {
-    let Kind::File { size, .. } = entry.kind else { return false };
-    if size != listed || entry.mtime != modified || etag.is_none() {
-        return false;
-    }
-    let Some(identity) = Identity::of(entry) else { return false };
+/// Whether an object of the same size and time is the very one of `record`: same ETag, and version where both know one. Without an ETag nobody can tell.
+fn is_object(record: Option<&[u8]>, etag: Option<&str>, version: Option<&str>) -> bool {
+    let Some(identity) = record.filter(|_| etag.is_some()).and_then(Identity::of) else { return false };
     identity.etag == etag && (identity.version.is_none() || version.is_none() || identity.version == version)
 }
 
-/// The same of a listing's own words.
-pub fn is_entry(meta: &ObjectMeta, entry: &Entry) -> bool {
-    is_same(entry, meta.size, timestamp(meta.last_modified), meta.e_tag.as_deref(), meta.version.as_deref())
+/// Whether the very object that a listing shows stands at `place` of a leaf.
+pub fn is_at(meta: &ObjectMeta, leaf: &LeafEntries, place: usize) -> bool {
+    leaf.file_size(place) == Some(meta.size)
+        && leaf.mtime(place) == Some(timestamp(meta.last_modified))
+        && is_object(leaf.attribute(place, object::ATTRIBUTE), meta.e_tag.as_deref(), meta.version.as_deref())
 }
 
 pub fn timestamp(time: DateTime<Utc>) -> Timestamp {
