@@ -13,6 +13,7 @@ mod init;
 mod packer;
 mod session;
 mod snapshots;
+mod spent;
 mod together;
 mod uploads;
 mod writers;
@@ -38,6 +39,7 @@ pub use init::{Initialised, add_slot, export_writer, init, open_slot, revoke_wri
 pub use packer::{Class, Packer};
 pub use session::{Committed, WriteSession};
 pub use snapshots::{Selection, Snapshot, SnapshotState, Snapshots, Unreadable};
+pub use spent::Spent;
 pub(crate) use together::{CALLS, each};
 pub use writers::{Writer, Writers};
 
