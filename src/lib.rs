@@ -11,6 +11,7 @@
 
 // WORDS: no I/O, no other module
 pub mod address;
+pub mod compression;
 pub mod names;
 pub mod units;
 

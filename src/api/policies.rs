@@ -63,6 +63,7 @@ fn effective(entry: &PolicyStatus, status: &Status) -> Value {
         "tags": policy.tags,
         "accept_partial": policy.accept_partial,
         "allow_unreadable": policy.allow_unreadable,
+        "compression": policy.compression.to_string(),
         "drill": { "files": policy.drill.files },
         "status": policy_json(entry, status.now),
     })

@@ -4,6 +4,7 @@
 
 mod assemble;
 mod content;
+mod effort;
 mod intake;
 mod large;
 mod objects;
@@ -20,6 +21,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::bucket::Bucket;
+use crate::compression::{Compression, Level};
 use crate::names::{SnapshotId, TreePath};
 use crate::pack::record::{Counts, Outcome, SourceKind};
 use crate::repository;
@@ -54,6 +56,8 @@ pub struct Request {
     pub keep_wish: Option<String>,
     /// Patterns of paths that may be unreadable without making the run partial.
     pub allow_unreadable: Vec<String>,
+    /// Of content.
+    pub compression: Compression,
     /// Threads that chunk, hash, compress and seal; 0: one for each core.
     pub workers: usize,
 }
@@ -124,6 +128,7 @@ pub struct Report {
     /// Files that the snapshot before did not have under their names, and those that were other files there; the rest is as it was.
     pub files_new: u64,
     pub files_changed: u64,
+    pub compressed: Compressed,
     /// What was done otherwise than somebody might think, one sentence each.
     pub notes: Vec<String>,
     /// One sentence each, at most `PROBLEMS_MAX`; `counts` has all.
@@ -131,6 +136,23 @@ pub struct Report {
     pub seconds: f64,
     /// Whether the store keeps two writers apart.
     pub multi_writer: bool,
+}
+
+/// What became of new content. A frame does not say its level, so a snapshot cannot tell it later.
+#[derive(Clone, Debug)]
+pub struct Compressed {
+    pub asked: Compression,
+    /// Bytes of content that were compressed at each level of zstd that was used, lowest first.
+    pub levels: Vec<(u8, u64)>,
+    /// Bytes stored as they are.
+    pub raw_bytes: u64,
+}
+
+impl Compressed {
+    fn new(asked: Compression, by_level: [u64; Level::MAX + 1]) -> Self {
+        let levels = (0..).zip(by_level).skip(1).filter(|(_, bytes)| *bytes > 0).collect();
+        Self { asked, levels, raw_bytes: by_level[0] }
+    }
 }
 
 /// Problems kept by name.

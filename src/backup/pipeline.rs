@@ -7,7 +7,7 @@
 //! ```
 //!
 //! A job runs to completion on one worker, its data hot in cache; only a large file is shared. Memory is bounded by bytes: each worker holds one read buffer (4 MiB), two
-//! frames in the making (3 MiB each), their compressed and compared forms (5 MiB) and its zstd contexts (4 MiB), so about 19 MiB; the queue holds names only, at most
+//! frames in the making (3 MiB each), their compressed and compared forms (5 MiB) and its zstd contexts (4 MiB, or 6 at level 8, see `seal::compress`), so about 19 MiB, or 21; the queue holds names only, at most
 //! `QUEUE_JOBS` times 256 of them, and the walk at most `PENDING_ENTRIES` entries that wait for their turn. Objects of a bucket are fetched ahead of the workers: 64 MiB of bodies
 //! (`source::bucket`), and the 32 MiB of its listing's sort.
 
@@ -17,6 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use crossbeam_channel::{Receiver, Sender};
 
 use super::content::Worker;
+use super::effort::Dial;
 use super::large::LargeFile;
 use super::sink::Nodes;
 use super::stream::Region;
@@ -38,6 +39,7 @@ pub struct Shared<'a> {
     pub repository: &'a Repository,
     pub control: &'a Control,
     pub packer: Packer<'a>,
+    pub dial: Dial,
     pub index: RwLock<Index>,
     pub ids: IdKeys,
     pub gear: Gear,
@@ -85,7 +87,13 @@ pub struct Done {
 }
 
 impl<'a> Shared<'a> {
-    pub fn new(repository: &'a Repository, control: &'a Control, packer: Packer<'a>, index: Index) -> Result<Self> {
+    pub fn new(
+        repository: &'a Repository,
+        control: &'a Control,
+        packer: Packer<'a>,
+        dial: Dial,
+        index: Index,
+    ) -> Result<Self> {
         let writer = repository.need_writer("backing up")?;
         let config = &repository.config;
         let sizes = crate::chunk::gear::Sizes {
@@ -97,6 +105,7 @@ impl<'a> Shared<'a> {
             repository,
             control,
             packer,
+            dial,
             index: RwLock::new(index),
             ids: writer.keys.ids(writer.id),
             gear: Gear::new(&writer.keys.chunk_seed(), sizes),

@@ -13,11 +13,12 @@ use std::time::Instant;
 use minicbor::bytes::{ByteArray, ByteVec};
 
 use super::assemble::{Assembly, Input, Lanes, Previous, ancestors};
+use super::effort::Dial;
 use super::intake::{self, Intake, OwnStore, intakes};
 use super::pipeline::{QUEUE_JOBS, Shared, work};
 use super::stream;
 use super::tally::Tally;
-use super::{Control, Error, Report, Request, Result};
+use super::{Compressed, Control, Error, Report, Request, Result};
 use crate::clock::Clock;
 use crate::names::{WriterId, escape};
 use crate::pack::keys::{self, Meaning};
@@ -91,13 +92,14 @@ fn attempt_once(repository: &Repository, clock: &dyn Clock, request: &Request, c
     let parents = choose_parents(&snapshots, writer.id, request);
     let saved = save(repository, clock, request, control, session, &snapshots, &parents, intakes, allowed, started);
     let report = match saved {
-        Ok(Saved { committed, body, files_new, files_changed }) => Report {
+        Ok(Saved { committed, body, files_new, files_changed, compressed }) => Report {
             snapshot: committed.id,
             parent: parents.0.iter().flatten().next().map(|parent| parent.id),
             outcome: body.outcome,
             counts: body.counts,
             files_new,
             files_changed,
+            compressed,
             notes,
             problems: body.problems.iter().map(|p| format!("{} {}", escape(&p.path), p.detail)).collect(),
             seconds: begun.elapsed().as_secs_f64(),
@@ -131,6 +133,7 @@ struct Saved {
     body: ManifestBody,
     files_new: u64,
     files_changed: u64,
+    compressed: Compressed,
 }
 
 #[allow(clippy::too_many_arguments)] // the one place where everything about a run meets
@@ -157,11 +160,12 @@ fn save(
     let reading = index.share();
     let reader = ChunkReader::new(repository, &reading, writer.id)?;
     let packer = Packer::new(repository, session.id, session.epoch, control.cancel.clone());
-    let shared = Shared::new(repository, control, packer, index)?;
     let workers = match request.workers {
         0 => std::thread::available_parallelism().map_or(2, |cores| cores.get()),
         workers => workers,
     };
+    let dial = Dial::new(request.compression, repository.store.is_remote(), workers, Instant::now());
+    let shared = Shared::new(repository, control, packer, dial, index)?;
     let mut tally = Tally::new(session, allowed);
 
     let walked = std::thread::scope(|scope| -> Result<Vec<Option<Root>>> {
@@ -236,7 +240,8 @@ fn save(
     match conclude(repository, clock, request, &shared, &mut tally, roots, started) {
         Ok(body) => {
             let Tally { session, files_new, files_changed, .. } = tally;
-            Ok(Saved { committed: session.commit(&body)?, body, files_new, files_changed })
+            let compressed = Compressed::new(request.compression, shared.packer.bytes_by_level());
+            Ok(Saved { committed: session.commit(&body)?, body, files_new, files_changed, compressed })
         }
         Err(error) => {
             tally.session.abandon();

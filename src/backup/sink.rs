@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::pipeline::Shared;
 use super::{Error, Result};
+use crate::compression::Level;
 use crate::names::ChunkId;
 use crate::pack::list::ListSink;
 use crate::pack::tree::NodeSink;
@@ -14,7 +15,8 @@ use crate::seal::compress::Codec;
 
 /// Plaintext bytes of a metadata frame: small enough that one node is found without decoding much beside it.
 const FRAME_BYTES: usize = 1 << 20;
-const LEVEL: i32 = 3;
+/// Whatever is asked for content: a tree that is not compressed would be three times as large, and read again by every backup.
+const LEVEL: Option<Level> = Some(Level::STANDARD);
 
 #[derive(Default)]
 struct Filling {

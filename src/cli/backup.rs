@@ -10,9 +10,10 @@ use super::failure::{Failure, Result};
 use super::intake::{Intake, Wanted};
 use super::text::{count, duration, others, plural, rate};
 use super::{Context, interrupt, memory, open, progress};
-use crate::backup::{self, Control, Report, Request};
+use crate::backup::{self, Compressed, Control, Report, Request};
 use crate::bucket::Traffic;
 use crate::clock::SystemClock;
+use crate::compression::Compression;
 use crate::names::PolicyName;
 use crate::pack::record::Outcome;
 use crate::repository::{Errand, Repository, Snapshots};
@@ -56,6 +57,9 @@ pub struct Arguments {
     /// Count the snapshot to this policy
     #[arg(long, value_name = "NAME")]
     policy: Option<PolicyName>,
+    /// How hard content is compressed: auto (zstd 3, more where a slow link leaves the time), fast (zstd 1), off, or a level of zstd, 1 to 19
+    #[arg(long, value_name = "auto|fast|off|LEVEL", hide_default_value = true, default_value_t)]
+    compression: Compression,
     /// Threads that chunk, compress and encrypt; else one for each core
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     workers: Option<u16>,
@@ -78,6 +82,7 @@ pub fn run(context: &Context, arguments: Arguments) -> Result<Exit> {
         object_tags: arguments.object_tags,
         tags: arguments.tag,
         policy: arguments.policy.map(String::from),
+        compression: arguments.compression,
         workers: usize::from(arguments.workers.unwrap_or(0)),
         ..Request::default()
     };
@@ -165,6 +170,11 @@ fn show(context: &Context, report: &Report, requests: Option<Traffic>) -> Result
             "seconds": report.seconds,
             "store_mode": if report.multi_writer { "multi-writer" } else { "single-writer" },
             "requests": requests,
+            "compression": {
+                "asked": report.compressed.asked.to_string(),
+                "levels": report.compressed.levels.iter().map(|(level, bytes)| json!({ "level": level, "bytes": bytes })).collect::<Vec<_>>(),
+                "raw_bytes": report.compressed.raw_bytes,
+            },
             "notes": report.notes,
             "problems": report.problems,
         }))?;
@@ -217,11 +227,23 @@ fn lines(context: &Context, report: &Report) -> Result<()> {
         ByteCount(counts.bytes_stored),
         saving(counts.bytes, counts.bytes_stored)
     ))?;
+    if screen.verbose > 0 {
+        screen.line(format!("packed   {}", packed(&report.compressed)))?;
+    }
     if counts.vanished > 0 {
         screen.line(format!("vanished {} between listing and reading", plural(counts.vanished, "file", "files")))?;
     }
     let partial = report.outcome == Outcome::Partial;
     screen.line(format!("snapshot {}{}", report.snapshot, if partial { "  PARTIAL" } else { "" }))
+}
+
+/// At which levels, and how much of it.
+fn packed(compressed: &Compressed) -> String {
+    let levels = compressed.levels.iter().map(|(level, bytes)| format!("{} at level {level}", ByteCount(*bytes)));
+    let raw = (compressed.raw_bytes > 0).then(|| format!("{} as it is", ByteCount(compressed.raw_bytes)));
+    let parts: Vec<String> = levels.chain(raw).collect();
+    let parts = if parts.is_empty() { "nothing".to_owned() } else { parts.join(", ") };
+    format!("{parts} (compression {})", compressed.asked)
 }
 
 fn unchanged(report: &Report) -> u64 {

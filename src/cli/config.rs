@@ -211,6 +211,7 @@ fn show(context: &Context, config: &Config, policy: &Policy) -> Result<Exit> {
         "tags": policy.tags,
         "accept_partial": policy.accept_partial,
         "allow_unreadable": policy.allow_unreadable,
+        "compression": policy.compression.to_string(),
         "drill": { "files": policy.drill.files },
     });
     if screen.json {
@@ -241,6 +242,7 @@ fn show(context: &Context, config: &Config, policy: &Policy) -> Result<Exit> {
         ("tags", list(&policy.tags)),
         ("accept_partial", yes(policy.accept_partial)),
         ("allow_unreadable", list(&policy.allow_unreadable)),
+        ("compression", policy.compression.to_string()),
         ("drill.files", policy.drill.files.to_string()),
     ];
     for (name, value) in rows {

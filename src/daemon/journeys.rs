@@ -167,6 +167,7 @@ fn backup_of(task: &Task, run: &RunContext) -> Result<RunReport, Failure> {
         policy: Some(policy.name.to_string()),
         keep_wish: (repository.role() != Role::Admin).then(|| policy.keep.to_string()),
         allow_unreadable: policy.allow_unreadable.clone(),
+        compression: policy.compression,
         ..backup::Request::default()
     };
     let control = backup::Control { cancel: run.cancel.clone(), ..Default::default() };

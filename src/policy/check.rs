@@ -15,6 +15,7 @@ use super::quote::{Page, SourceFile};
 use super::words::nearest;
 use super::{cloud, timing, values};
 use crate::address::Cloud;
+use crate::compression::Compression;
 use crate::names::PolicyName;
 
 const FILES_OF_A_DRILL_MAX: u32 = 100_000;
@@ -118,6 +119,7 @@ impl Checker {
         doc.timezone.is().and_then(|text| values::zone(&text, &mut self.found));
         doc.schedule.is().and_then(|schedule| timing::schedule(schedule, &mut self.found));
         doc.keep.is().and_then(|keep| timing::keep(keep, &mut self.found));
+        doc.compression.is().and_then(|text| values::compression(&text, &mut self.found));
         doc.drill.is().map(|drill| self.drill_files(drill.files));
     }
 
@@ -189,7 +191,7 @@ impl Checker {
         if name.is_none() {
             self.bad_id("policy", id);
         }
-        let DefaultsDoc { repo, schedule, timezone, keep, accept_partial, drill } = doc.common;
+        let DefaultsDoc { repo, schedule, timezone, keep, accept_partial, compression, drill } = doc.common;
         let defaults = defaults.clone();
 
         let source = self.required(doc.source, "source", "the policy", id);
@@ -208,6 +210,11 @@ impl Checker {
         let tags = values::tags(&doc.tags.is().unwrap_or_default(), &mut self.found);
         let allowed = doc.allow_unreadable.is().unwrap_or_default();
         let allow_unreadable = values::patterns(&allowed, "allow_unreadable", &mut self.found);
+        let compression = match compression.or(defaults.compression) {
+            Given::Absent => Some(Compression::default()),
+            Given::Broken => None,
+            Given::Is(text) => values::compression(&text, &mut self.found),
+        };
         let drill = drill.or(defaults.drill).is().unwrap_or_default();
         let drill = DrillConfig { files: self.drill_files(drill.files) };
 
@@ -224,6 +231,7 @@ impl Checker {
             tags,
             accept_partial: accept_partial.or(defaults.accept_partial).is().is_some_and(|flag| flag.value),
             allow_unreadable,
+            compression: compression?,
             drill,
         })
     }

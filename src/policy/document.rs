@@ -64,6 +64,8 @@ pub(super) struct DefaultsDoc {
     pub timezone: Given<Text>,
     pub keep: Given<KeepDoc>,
     pub accept_partial: Given<Typed<bool>>,
+    /// A word, or a number as it was typed.
+    pub compression: Given<Text>,
     pub drill: Given<DrillDoc>,
 }
 
@@ -222,6 +224,15 @@ impl Reader<'_> {
         }
     }
 
+    fn word_or_number(&mut self, table: &mut Table<'_>, key: &'static str, wanted: &str) -> Given<Text> {
+        let Some((_, value)) = table.get(key) else { return Given::Absent };
+        let number = value.get_ref().as_integer().filter(|number| number.radix() == 10);
+        match value.get_ref().as_str().or(number.map(|number| number.as_str())) {
+            Some(text) => Given::Is(Typed { value: text.to_owned(), spot: self.spot(value.span()) }),
+            None => self.wrong_type(&format!("`{key}`"), value, wanted),
+        }
+    }
+
     /// A string, or an array of strings.
     fn texts(&mut self, table: &mut Table<'_>, key: &'static str) -> Given<Vec<Text>> {
         let Some((_, value)) = table.get(key) else { return Given::Absent };
@@ -371,6 +382,11 @@ impl Reader<'_> {
             keep: self.keep(table),
             timezone: self.text(table, "timezone"),
             accept_partial: self.flag(table, "accept_partial"),
+            compression: self.word_or_number(
+                table,
+                "compression",
+                "\"auto\", \"fast\", \"off\", or a number from 1 to 19",
+            ),
             drill: self
                 .child(table, "drill", "`drill`", |reader, table| DrillDoc { files: reader.integer(table, "files") })
                 .map_or(Given::Absent, Given::Is),

@@ -12,6 +12,7 @@ use jiff::tz::TimeZone;
 
 use super::problem::Problems;
 use crate::address::{Address, BucketAddress};
+use crate::compression::Compression;
 use crate::names::{NameError, PolicyName};
 use crate::schedule::Schedule;
 use crate::schedule::keep::Keep;
@@ -179,6 +180,8 @@ pub struct Policy {
     pub accept_partial: bool,
     /// Paths (gitignore patterns, as in `source.exclude`) that may be unreadable without making a run partial.
     pub allow_unreadable: Vec<String>,
+    /// Of content.
+    pub compression: Compression,
     pub drill: DrillConfig,
 }
 

@@ -48,6 +48,7 @@ fn four_lines_are_a_policy() {
     assert_eq!(policy.zone.iana_name(), Some("UTC"));
     assert_eq!(policy.keep.to_string(), "7d 4w 12m");
     assert_eq!(policy.drill.files, 60);
+    assert_eq!(policy.compression.to_string(), "auto");
     assert!(!policy.accept_partial);
     let repository = &config.repositories[&policy.repository];
     assert_eq!(repository.url.address().directory(), Some(Path::new("/srv/backup")));
@@ -169,6 +170,7 @@ fn defaults_stand_under_every_policy_and_policies_win() {
         repo = "main"
         schedule = "daily 02:00"
         accept_partial = true
+        compression = 6
         drill.files = 5
         [repository.main]
         url = "/srv/backup"
@@ -181,6 +183,7 @@ fn defaults_stand_under_every_policy_and_policies_win() {
         keep = { last = 3 }
         schedule = { every = "4h", offset = "15m", at = "sat 04:00" }
         accept_partial = false
+        compression = "fast"
         drill = { files = 6 }
     "#;
     let config = check_texts(&sources(&[("lifeboat.toml", main)])).unwrap();
@@ -190,10 +193,11 @@ fn defaults_stand_under_every_policy_and_policies_win() {
     );
     let show = |name: &str| {
         let p = &config.policies[&name.parse().unwrap()];
-        format!("{:?} {} {} {} {}", p.zone.iana_name(), p.keep, p.schedule, p.accept_partial, p.drill.files)
+        let files = p.drill.files;
+        format!("{:?} {} {} {} {} {files}", p.zone.iana_name(), p.keep, p.schedule, p.accept_partial, p.compression)
     };
-    assert_eq!(show("a"), "Some(\"Europe/Berlin\") 7d daily 02:00 true 5");
-    assert_eq!(show("b"), "Some(\"UTC\") 3l sat 04:00, every 4h offset 15m false 6");
+    assert_eq!(show("a"), "Some(\"Europe/Berlin\") 7d daily 02:00 true 6 5");
+    assert_eq!(show("b"), "Some(\"UTC\") 3l sat 04:00, every 4h offset 15m false fast 6");
 }
 
 #[test]
@@ -351,6 +355,14 @@ fn values_are_good_or_named_by_their_code() {
         (r#"keep = { daily = -1 }"#, "E140"),
         (r#"keep = { daily = "7" }"#, "E114"),
         (r#"keep = {}"#, "E140"),
+        (r#"compression = 0"#, "E115"),
+        (r#"compression = 20"#, "E115"),
+        (r#"compression = -3"#, "E115"),
+        (r#"compression = "max""#, "E115"),
+        (r#"compression = 0x3"#, "E114"),
+        (r#"compression = true"#, "E114"),
+        (r#"compression = 3.5"#, "E114"),
+        (r#"compress = 3"#, "E110"),
         (r#"drill = 5"#, "E114"),
         (r#"drill = { files = 99999999999999999999 }"#, "E115"),
         (r#"tags = ["a,b"]"#, "E115"),

@@ -14,6 +14,7 @@ use super::model::{RepositoryUrl, SecretRef};
 use super::quote::without_url_users;
 use super::words::nearest;
 use crate::address::{Address, AddressError, BucketAddress};
+use crate::compression::Compression;
 use crate::names::escape;
 
 type Text = Typed<String>;
@@ -190,6 +191,16 @@ pub(super) fn tags(texts: &[Text], found: &mut Found) -> Vec<String> {
         }
     }
     good
+}
+
+pub(super) fn compression(text: &Text, found: &mut Found) -> Option<Compression> {
+    let compression = text.value.parse().ok();
+    if compression.is_none() {
+        found
+            .add("E115", &text.spot, format!("`compression` cannot be \"{}\"", shown(&text.value)))
+            .hint("write \"auto\", \"fast\", \"off\", or a level of zstd from 1 to 19; leave it out for \"auto\"");
+    }
+    compression
 }
 
 pub(super) fn listen(text: &Text, found: &mut Found) -> Option<SocketAddr> {

@@ -58,6 +58,7 @@ const PUBLIC_KEYS: &[&str] = &[
     "keep",
     "tags",
     "accept_partial",
+    "compression",
     "allow_unreadable",
     "drill",
     "files",
@@ -80,7 +81,7 @@ const PUBLIC_KEYS: &[&str] = &[
 ];
 
 /// Words of other tools, and ours for them.
-const SYNONYMS: [(&str, &str); 20] = [
+const SYNONYMS: [(&str, &str); 22] = [
     ("retention", "keep"),
     ("prune", "keep"),
     ("path", "paths"),
@@ -101,6 +102,8 @@ const SYNONYMS: [(&str, &str); 20] = [
     ("secret_key", "secret_access_key"),
     ("endpoint_url", "endpoint"),
     ("cacert", "ca_file"),
+    ("compress", "compression"),
+    ("compression_level", "compression"),
 ];
 
 /// Longer text is no slip of the finger, and the distance takes time by its length.

@@ -14,6 +14,7 @@ mod init;
 mod packer;
 mod session;
 mod snapshots;
+mod spent;
 mod together;
 mod uploads;
 mod writers;
@@ -42,6 +43,7 @@ pub use init::{Initialised, add_slot, export_writer, init, open_slot, revoke_wri
 pub use packer::{Class, Packer};
 pub use session::{Committed, WriteSession};
 pub use snapshots::{Selection, Snapshot, SnapshotState, Snapshots, Unreadable};
+pub use spent::Spent;
 pub(crate) use together::{CALLS, both, each};
 pub use writers::{Writer, Writers};
 

@@ -17,8 +17,10 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering}
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::spent::{Doing, Meter, Spent};
 use super::uploads::Uploads;
 use super::{Error, Repository, Result};
+use crate::compression::Level;
 use crate::names::{ChunkId, PackId, SessionId};
 use crate::pack::container::{FOOTER_BYTES, FrameOpener, Owner, PackBuilder, PackKind, Table};
 use crate::pack::keys;
@@ -119,6 +121,9 @@ pub struct Packer<'a> {
     pub stored_bytes: Arc<AtomicU64>,
     /// None: the store is near, and whoever fills a pack finishes it.
     uploads: Option<Uploads>,
+    meter: Meter,
+    /// Plaintext bytes of data frames by their level; 0: stored as they are.
+    by_level: [AtomicU64; Level::MAX + 1],
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -142,6 +147,8 @@ impl<'a> Packer<'a> {
             last_checkpoint: Mutex::new(Instant::now()),
             stored_bytes: Arc::default(),
             uploads: repository.store.is_remote().then(|| Uploads::new(cancel)),
+            meter: Meter::new(Instant::now()),
+            by_level: Default::default(),
         }
     }
 
@@ -155,18 +162,35 @@ impl<'a> Packer<'a> {
         lock(&self.claimed[usize::from(id.0[31]) % SHARDS]).contains(id)
     }
 
-    /// Compresses, seals, compares and stores one frame. `scratch` holds two buffers to use again.
+    /// What workers have spent on data frames.
+    pub fn spent(&self) -> Spent {
+        self.meter.spent()
+    }
+
+    /// Plaintext bytes of data frames by their level; the first as they are.
+    pub fn bytes_by_level(&self) -> [u64; Level::MAX + 1] {
+        self.by_level.each_ref().map(|bytes| bytes.load(Ordering::Relaxed))
+    }
+
+    /// Compresses (unless `level` is none), seals, compares and stores one frame. `scratch` holds two buffers to use again.
     pub fn store_frame(
         &self,
         class: Class,
-        level: i32,
+        level: Option<Level>,
         plain: &[u8],
         chunks: &[(ChunkId, u32)],
         codec: &mut Codec,
         scratch: &mut (Vec<u8>, Vec<u8>),
     ) -> Result<()> {
         let (frame, sealed) = scratch;
-        codec.compress(plain, level, frame);
+        let compressed = match class {
+            Class::Data => self.meter.during(Doing::Compressing, || codec.compress(plain, level, frame)),
+            Class::Metadata => codec.compress(plain, level, frame),
+        };
+        if class == Class::Data {
+            let at = level.filter(|_| compressed).map_or(0, |level| usize::from(level.get()));
+            self.by_level[at].fetch_add(plain.len() as u64, Ordering::Relaxed);
+        }
         codec.decompress(frame, plain.len(), sealed).map_err(|_| Error::SelfCheck)?;
         if sealed != plain {
             return Err(Error::SelfCheck);
@@ -266,6 +290,10 @@ impl<'a> Packer<'a> {
             Ok(())
         };
         match &self.uploads {
+            // Whoever stores metadata is no worker, in most cases, and never waits long.
+            Some(uploads) if class == Class::Data => {
+                Ok(self.meter.during(Doing::Waiting, || uploads.start(row.size, finish))?)
+            }
             Some(uploads) => Ok(uploads.start(row.size, finish)?),
             None => finish().map_err(Error::Store),
         }
@@ -381,7 +409,14 @@ mod tests {
     }
 
     fn store(packer: &Packer<'_>, bytes: &[u8], chunks: &[(ChunkId, u32)]) -> Result<()> {
-        packer.store_frame(Class::Data, 3, bytes, chunks, &mut Codec::new(), &mut Default::default())
+        packer.store_frame(
+            Class::Data,
+            Some(Level::STANDARD),
+            bytes,
+            chunks,
+            &mut Codec::new(),
+            &mut Default::default(),
+        )
     }
 
     #[test]

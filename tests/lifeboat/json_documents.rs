@@ -9,6 +9,9 @@ use crate::support::repo::noise;
 
 const PAGE: &str = include_str!("../../src/cli/JSON.md");
 
+/// What a backup that compressed nothing does not have.
+pub const OF_LEVELS: [&str; 2] = ["compression.levels[].level", "compression.levels[].bytes"];
+
 /// Field and type, as a section of the page has them.
 type Fields = BTreeMap<String, String>;
 
@@ -152,6 +155,7 @@ fn commands_of_the_repository_print_what_the_page_says() {
     };
     good("init", &run(&["init", "--key-out", "admin.key"]), &["store_mode_reason"]);
     std::os::unix::fs::symlink("a.txt", desk.path("source/link")).unwrap();
+    std::fs::write(desk.path("source/a.txt"), "hello ".repeat(1000)).unwrap();
     let saved = good("backup", &run(&["backup", "source"]), &[]);
     assert_eq!((&saved["files_new"], &saved["parent"]), (&2.into(), &Value::Null));
     good("ls", &run(&["ls", "latest"]), &["[].device"]);

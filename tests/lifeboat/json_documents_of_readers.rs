@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use serde_json::Value;
 
 use crate::cli::{Desk, Ended};
-use crate::json_documents::{all_met, check, good, talk};
+use crate::json_documents::{OF_LEVELS, all_met, check, good, talk};
 use crate::support::cloud::BUCKET;
 use crate::support::place::Place;
 
@@ -22,7 +22,7 @@ fn run(desk: &Desk, arguments: &[&str]) -> Ended {
 fn two(desk: &Desk) -> [String; 2] {
     let at = |name: &str| desk.path("source").join(name);
     let save = |tag: &str| {
-        let saved = good("backup", &run(desk, &["backup", "source", "--policy", "web", "--tag", tag]), &[]);
+        let saved = good("backup", &run(desk, &["backup", "source", "--policy", "web", "--tag", tag]), &OF_LEVELS);
         saved["id"].as_str().unwrap().to_owned()
     };
     std::os::unix::fs::symlink("a.txt", at("link")).unwrap();
@@ -47,7 +47,7 @@ fn snapshots_are_printed_as_the_page_says_to_whoever_may_read_them_and_to_others
     let list = good("snapshots", &run(&desk, &["snapshots"]), &["[].revoked"]);
     assert!(list[0]["host"].is_string() && list[0]["new_bytes"].as_u64() > Some(0), "{list}");
     let web = good("key export", &run(&desk, &["key", "export", "--role", "writer", "--out", "web.key"]), &[]);
-    good("backup", &run(&desk, &["backup", "source", "--key", "web.key"]), &[]);
+    good("backup", &run(&desk, &["backup", "source", "--key", "web.key"]), &OF_LEVELS);
     let seen = good("snapshots", &run(&desk, &["snapshots", "--key", "web.key"]), &["[].revoked"]);
     assert!(seen[0]["host"].is_null() && seen[0]["writer_name"].is_string() && seen[2]["host"].is_string(), "{seen}");
     good("key remove", &run(&desk, &["key", "remove", web["writer"].as_str().unwrap()]), &["slots_left"]);
@@ -113,7 +113,7 @@ fn sums_are_printed_as_the_page_says() {
     let empty = good("stats", &run(&desk, &["stats"]), &without);
     assert_eq!((&empty["dedup_ratio"], &empty["files"]), (&Value::Null, &0.into()));
     two(&desk);
-    good("backup", &run(&desk, &["backup", "source"]), &[]);
+    good("backup", &run(&desk, &["backup", "source"]), &OF_LEVELS);
     good("stats", &run(&desk, &["stats"]), &without);
     for by in ["policy", "writer", "host", "snapshot"] {
         let stats = good("stats", &run(&desk, &["stats", "--by", by]), &[]);
@@ -162,7 +162,7 @@ fn buckets_are_saved_and_restored_into_with_the_same_documents() {
     let restored = good("restore", &run(&["restore", "latest", "--to", &bucket]), &[]);
     assert_eq!((&planned["to"], &restored["to"]), (&bucket.as_str().into(), &bucket.as_str().into()));
     assert_eq!((&planned["files"], &restored["files"]), (&2.into(), &2.into()));
-    let saved = good("backup", &run(&["backup", &bucket]), &[]);
+    let saved = good("backup", &run(&["backup", &bucket]), &OF_LEVELS);
     assert_eq!((&saved["files"], &saved["bytes"]), (&2.into(), &10.into()));
     let listed = good("ls", &run(&["ls", "latest"]), &["[].target", "[].device"]);
     assert!(listed.as_array().unwrap().len() >= 2, "{listed}");

@@ -3,6 +3,7 @@
 mod backup;
 mod bucket_source;
 mod cli;
+mod compression;
 mod daemon;
 mod damage;
 mod drill;

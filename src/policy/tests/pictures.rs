@@ -220,6 +220,7 @@ keep = "7d"
 drill = { files = 0 }
 allow_unreadable = ["a{"]
 tags = [""]
+compression = 20
 "#,
     )];
     let expected = r#"error[E115]: a drill restores 1 to 100000 files
@@ -245,6 +246,14 @@ error[E115]: "" is no tag
   |         ^^
   |
   = hint: a tag has 1 to 128 bytes, without commas, control characters, or spaces at its ends
+
+error[E115]: `compression` cannot be "20"
+  --> policies/home.toml:10:15
+   |
+10 | compression = 20
+   |               ^^
+   |
+   = hint: write "auto", "fast", "off", or a level of zstd from 1 to 19; leave it out for "auto"
 "#;
     assert_eq!(picture(&files), expected);
 }

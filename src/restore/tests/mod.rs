@@ -9,6 +9,7 @@ use minicbor::bytes::{ByteArray, ByteVec};
 
 use super::*;
 use crate::clock::SystemClock;
+use crate::compression::Level;
 use crate::names::ChunkId;
 use crate::pack::entry::{Content, Cut, Entry, Extent, Kind, Timestamp};
 use crate::pack::node::ListNode;
@@ -49,7 +50,7 @@ impl<'a> Forge<'a> {
     fn store(&mut self, class: Class, id: ChunkId, bytes: &[u8]) {
         let chunks = [(id, bytes.len() as u32)];
         let mut scratch = Default::default();
-        self.packer.store_frame(class, 3, bytes, &chunks, &mut self.codec, &mut scratch).unwrap();
+        self.packer.store_frame(class, Some(Level::STANDARD), bytes, &chunks, &mut self.codec, &mut scratch).unwrap();
     }
 
     /// A chunk of a file.
