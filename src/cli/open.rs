@@ -67,6 +67,7 @@ fn slot(store: &dyn Store, path: &Path, screen: &Screen) -> Result<Key> {
 pub fn repository(globals: &Globals, screen: &Screen) -> Result<Repository> {
     let store = store(globals)?;
     let key = key(globals, &*store, screen)?;
-    let near = cached::near(store, memory::directory(), key.repository());
-    Ok(Repository::open(near, key)?)
+    let cache = memory::directory();
+    let near = cached::near(store, cache.clone(), key.repository());
+    Ok(Repository::open(near, key)?.remembering(cache.as_deref()))
 }
