@@ -1,7 +1,7 @@
 //! Index runs: which chunk lies where, sorted, one block away (`FORMAT.md`, section 7).
 //!
 //! Owns the plaintext of deltas and segments: writing in order, merging, looking up. Refuses stores and seals: blocks come and go through closures.
-//! Memory of an open run: 9 bits a chunk for the filters, 0.7 for the fences, both as they are stored and once, and 48 bytes a pack; entries and frames stay
+//! Memory of an open run: 9.2 bits a chunk for the filters, 0.7 for the fences, both as they are stored and once, and 48 bytes a pack; entries and frames stay
 //! where they are. A merge takes no more than that for its fences: the filters are made while the ids come by a second time.
 
 use std::ops::Range;

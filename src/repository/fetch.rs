@@ -194,9 +194,7 @@ impl Wanted<'_> {
         }
         let trailer = read(size.saturating_sub(TRAILER_BYTES as u64)..size)?;
         let by_writer = trailer.len() == TRAILER_BYTES && trailer[0] == 2;
-        if !by_writer
-            || trailer[1..9] != self.name.session.writer().0
-            || !self.signer.verifies(&message, &trailer[9..])
+        if !by_writer || trailer[1..9] != self.name.session.writer().0 || !self.signer.verifies(&message, &trailer[9..])
         {
             return Err(self.damaged(ObjectError::Signature));
         }

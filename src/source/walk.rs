@@ -8,7 +8,7 @@
 //! where the walk is (`LISTINGS_BYTES` of names together, and the rest in files), a handle for each of those directories, and one path.
 
 use std::collections::VecDeque;
-use std::ffi::{CStr, CString, OsStr};
+use std::ffi::{CString, OsStr};
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;

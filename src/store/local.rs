@@ -30,7 +30,9 @@ use object_store::local::LocalFileSystem;
 use object_store::{ObjectStore, PutMode, PutOptions, PutPayload};
 use rustix::fs::{AtFlags, Mode};
 
-use super::{Class, Create, Inspection, Leftover, Listed, Replace, Result, Store, StoreError, Swept, Tag, Upload, drive};
+use super::{
+    Class, Create, Inspection, Leftover, Listed, Replace, Result, Store, StoreError, Swept, Tag, Upload, drive,
+};
 use crate::names::{ObjectKey, SessionId};
 use error::LocalError;
 pub use error::OpenError;

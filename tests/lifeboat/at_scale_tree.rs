@@ -24,7 +24,11 @@ fn step(home: &Path, arguments: &[&str], ceiling: u64) {
 }
 
 fn told(home: &Path, arguments: &[&str]) -> String {
-    good(lifeboat(home, arguments).env("LIFEBOAT_REPO", home.join("repository")).env("LIFEBOAT_KEY", home.join("admin.key")))
+    good(
+        lifeboat(home, arguments)
+            .env("LIFEBOAT_REPO", home.join("repository"))
+            .env("LIFEBOAT_KEY", home.join("admin.key")),
+    )
 }
 
 fn home() -> tempfile::TempDir {
@@ -105,12 +109,12 @@ fn a_sparse_file_of_15_tib_goes_there_and_back_by_its_data_alone() {
     let home = dir.path();
     let path = home.join("tree/huge");
     let file = File::create(&path).unwrap();
-    file.set_len(SIZE).expect("TMPDIR must be able to hold a file of 15 TiB: tmpfs, XFS, Btrfs, or ext4 with blocks of 4 KiB");
+    file.set_len(SIZE)
+        .expect("TMPDIR must be able to hold a file of 15 TiB: tmpfs, XFS, Btrfs, or ext4 with blocks of 4 KiB");
     let places = [0, (SIZE / 2) + 12_345, SIZE - (1 << 20)];
     for (seed, place) in (0..).zip(places) {
         file.write_all_at(&noise(1 << 20, seed), place).unwrap();
     }
-    file.sync_all().unwrap();
     eprintln!("a sparse file of 15 TiB");
     std::thread::sleep(Duration::from_millis(200));
     step(home, &["backup", "tree"], PEAK_BYTES_MAX);
