@@ -5,7 +5,7 @@
 //!
 //! Order: a pack is durable before a delta names it, a delta before a manifest needs it. Memory: the table of each open pack (36 bytes a chunk), and 44
 //! bytes for each chunk that is in a finished pack and in no delta yet, which `checkpoint_due` bounds at `CHECKPOINT_CHUNKS`. A pack's table counts towards
-//! its size, so that a million tiny chunks fill it too.
+//! its size, and has a limit of its own, so that a million tiny chunks are many packs.
 //!
 //! On a store that is far away a pack that is full goes up beside the workers (`uploads`), and is noted for the next delta when its create has returned.
 //!
@@ -32,6 +32,8 @@ const CHECKPOINT_CHUNKS: usize = 128 << 10;
 const CHECKPOINT_BYTES: u64 = 1 << 30;
 const CHECKPOINT_TIME: Duration = Duration::from_secs(300);
 const SHARDS: usize = 64;
+/// A pack of so many tiny chunks (65,536) is full, however few bytes they have: each of them takes some hundred bytes of memory until a delta names it.
+const TABLE_BYTES_MAX: u64 = 36 * (64 << 10);
 
 /// Data or metadata: which packs a frame goes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -189,7 +191,8 @@ impl<'a> Packer<'a> {
         if !opens(&pack.builder.frames(), row.offset, frame) {
             return Err(Error::SelfCheck);
         }
-        if pack.builder.len() + pack.builder.table_bytes() < pack.limit {
+        let table = pack.builder.table_bytes();
+        if table < TABLE_BYTES_MAX && pack.builder.len() + table < pack.limit {
             *slot = Some(pack);
             return Ok(());
         }

@@ -411,6 +411,7 @@ mod tests {
     use proptest::prelude::*;
     use rustix::process::{Uid, geteuid};
     use std::collections::BTreeSet;
+    use std::ffi::CStr;
     use std::os::unix::fs::symlink;
     use std::path::PathBuf;
 
