@@ -15,6 +15,8 @@ SMALL_FILES_DAY = {
     "source": {"edited": 600, "renamed": 151, "deleted": 150, "created": 300},
     "million": {"edited": 1200, "renamed": 301, "deleted": 300, "created": 600},
 }
+# Of a real tree, as a share of its files.
+REAL_DAY = {"edited": 0.02, "renamed": 0.005, "deleted": 0.005, "created": 0.01}
 MIXED_DAY = {"edited": 17, "inserted": 2, "renamed": 4, "deleted": 4, "created": 8}
 SCATTERED_BYTES = 16 * 1024
 
@@ -90,10 +92,13 @@ def rewritten(data, dice, text):
 
 def small_files_day(name, root, scale, seed):
     day = Day(root, seed)
-    wanted = {what: count(number, scale) for what, number in SMALL_FILES_DAY[name].items()}
     files = regular_files(root)
+    if name == "real":
+        wanted = {what: count(len(files), share) for what, share in REAL_DAY.items()}
+    else:
+        wanted = {what: count(number, scale) for what, number in SMALL_FILES_DAY[name].items()}
     touched = day.dice.sample(files, min(len(files), wanted["edited"] + wanted["renamed"] + wanted["deleted"]))
-    language = source_language(seed) if name == "source" else million_language(seed)
+    language = million_language(seed) if name == "million" else source_language(seed)
     text = language.flat(f"{seed} edits", MIB)
     edited, rest = touched[: wanted["edited"]], touched[wanted["edited"] :]
     for path in edited:

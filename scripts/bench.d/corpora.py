@@ -1,4 +1,4 @@
-"""The four corpora: their shapes, from a seed and a scale.
+"""The corpora: four shapes from a seed and a scale, and a real tree of this machine.
 
 Owns what a tree holds before anything happens to it; what a day does to it is in changes.py. At scale 1:
 
@@ -6,28 +6,55 @@ Owns what a tree holds before anything happens to it; what a day does to it is i
     mixed    819 files, 868 MiB: photographs, clips, documents, logs, two SQL dumps and a disk image with holes
     million  60,000 files of 2 KiB on average, 115 MiB; tar and zstd -3 make 27 MiB of it
     bigfile  one disk image, 2,451 MiB long with 608 MiB of data, two fifths of it random
+    real     300 MiB of the machine's own files: half of /usr/share, the rest C headers, Python and, where they lie here, Rust crates
 
-The scale multiplies the number of small files and the length of large ones.
+The scale multiplies the number of small files and the length of large ones. `real` is another tree on another machine, and copied once
+for a run, so that every round sees the same.
 """
 
+import glob
 import hashlib
 import math
 import os
 import random
+import shutil
+import stat
 
 from text import Language, raw, word
 
 MIB = 1 << 20
 BLOCK = 4096
 FILE_BLOCKS = 16  # the mean length of a file in a disk image
-NAMES = ["source", "mixed", "million", "bigfile"]
+NAMES = ["source", "mixed", "million", "bigfile", "real"]
 SMALL_FILES = {"source", "million"}
-# What a round with two tools needs at scale 1: the tree, two repositories with their growth, and one restored tree.
-ROOM_BYTES = {"source": 1500 * MIB, "mixed": 4000 * MIB, "million": 1200 * MIB, "bigfile": 6500 * MIB}
+MILLION_FILES = 60_000
+# What a round needs at scale 1: (the tree and a restored one, a tool's repository with its growth and its caches).
+ROOM_BYTES = {
+    "source": (800 * MIB, 330 * MIB),
+    "mixed": (1800 * MIB, 1000 * MIB),
+    "million": (600 * MIB, 280 * MIB),
+    "bigfile": (3200 * MIB, 1200 * MIB),
+    "real": (1300 * MIB, 330 * MIB),
+}
+REAL_BYTES = 300 * MIB
+REAL_FILE_BYTES_MAX = 16 * MIB
+# Half of the bytes come from the first, half of the rest from the next.
+REAL_PLACES = ["/usr/share", "/usr/include", "/usr/lib/python3*", "~/.cargo/registry/src"]
 
 EPOCH_NS = 1_700_000_000 * 10**9
 YEAR_NS = 365 * 86_400 * 10**9
 DAY_NS = 86_400 * 10**9
+
+
+def room(name, tools):
+    """Bytes that a round of the corpus takes with so many tools, at scale 1."""
+    trees, each = ROOM_BYTES[name]
+    return trees + each * tools
+
+
+def scale_of(name, options):
+    """The scale of one corpus: `million` may be asked for in another number of files."""
+    return options.scale * (options.tiny_files or MILLION_FILES) / MILLION_FILES if name == "million" else options.scale
 
 
 def count(full, scale):
@@ -116,10 +143,10 @@ def source(root, scale, seed):
 
 def million(root, scale, seed):
     dice = random.Random(f"{seed} million tree")
-    files = count(60000, scale)
+    files = count(MILLION_FILES, scale)
     folders = count(240, scale)
     common = million_language(seed)
-    sizes = sizes_of(dice, files, 115 * MIB / 60000, 0.7, 40)
+    sizes = sizes_of(dice, files, 115 * MIB / MILLION_FILES, 0.7, 40)
     for folder in range(folders):
         if folder % 24 == 0:
             language = common.dialect(Language(f"{seed} million {folder}", 1500, 4000, 0.42, 0.1, 7, 2), 0.3)
@@ -180,8 +207,43 @@ def bigfile(root, scale, seed):
     image(f"{root}/machine.img", int(2451 * MIB * scale), int(608 * MIB * scale), 0.43, source_language(seed), f"{seed} bigfile")
 
 
+def copy_some(place, root, wanted):
+    """Copies regular files and symbolic links of the tree at `place` until `wanted` bytes are there; how many came."""
+    copied = 0
+    for folder, folders, files in os.walk(place):
+        folders.sort()
+        here = os.path.join(root, os.path.relpath(folder, "/"))
+        for name in sorted(files):
+            source = os.path.join(folder, name)
+            facts = os.lstat(source)
+            if copied >= wanted:
+                return copied
+            if stat.S_ISLNK(facts.st_mode):
+                os.makedirs(here, exist_ok=True)
+                os.symlink(os.readlink(source), os.path.join(here, name))
+            elif stat.S_ISREG(facts.st_mode) and facts.st_size <= REAL_FILE_BYTES_MAX and os.access(source, os.R_OK):
+                os.makedirs(here, exist_ok=True)
+                shutil.copyfile(source, os.path.join(here, name))
+                os.chmod(os.path.join(here, name), 0o755 if facts.st_mode & 0o100 else 0o644)
+                copied += facts.st_size
+    return copied
+
+
+def real(root, scale, stage):
+    """A copy of the run's own copy at `stage` of some of this machine's files."""
+    if not os.path.isdir(stage):
+        left = int(REAL_BYTES * scale)
+        for at, pattern in enumerate(REAL_PLACES):
+            for place in sorted(glob.glob(os.path.expanduser(pattern))):
+                left -= copy_some(place, stage, left if at == len(REAL_PLACES) - 1 else left // 2)
+    shutil.copytree(stage, root, symlinks=True, dirs_exist_ok=True)
+
+
 def generate(name, root, scale, seed):
-    """Builds the corpus `name` at `root`, which must not exist yet."""
+    """Builds the corpus `name` at `root`, which must not exist yet; `real` leaves its stage two folders above, beside the rounds."""
     os.mkdir(root)
-    {"source": source, "mixed": mixed, "million": million, "bigfile": bigfile}[name](root, scale, seed)
+    if name == "real":
+        real(root, scale, os.path.join(os.path.dirname(os.path.dirname(root)), f"real-{scale}"))
+    else:
+        {"source": source, "mixed": mixed, "million": million, "bigfile": bigfile}[name](root, scale, seed)
     settle(root)

@@ -1,11 +1,12 @@
-"""From measurements to tables: medians, ratios, and what was aimed for.
+"""From measurements to tables: medians and ratios.
 
-Owns the Markdown and the targets; measures nothing. A ratio is Lifeboat's figure over restic's, of the same row: below one is better.
+Owns the Markdown, and who counts among the best of a row; measures nothing. A ratio is Lifeboat's figure over a peer's, of the same
+row: below one is better. What is aimed for is in aims.py.
 """
 
 from statistics import median
 
-from corpora import SMALL_FILES
+import tools as kinds
 
 MIB = 1 << 20
 ROW_TITLES = {
@@ -15,7 +16,8 @@ ROW_TITLES = {
     "touched": "all mtimes touched",
     "restore": "restore all",
     "verify": "verify, all data read",
-    "list": "list",
+    "list": "list of snapshots",
+    "ls": "list of a snapshot's files",
 }
 BACKUPS = ["first", "unchanged", "changed", "touched"]
 # (title, key of a measurement, unit's divisor, rows it is shown for)
@@ -25,10 +27,15 @@ FIGURES = [
     ("Peak memory of the largest process, MiB", "peak_bytes", MIB, None),
     ("Repository after the row, MiB", "repository_bytes", MIB, BACKUPS),
     ("Growth of the repository by the row, MiB", "growth_bytes", MIB, BACKUPS),
+    ("Written, MiB", "written_bytes", MIB, [*BACKUPS, "restore"]),
+    ("Requests to the store", "requests", 1, None),
 ]
+MORE_FIGURES = ["new_bytes", "stored_bytes", "chunks"]
+# Where nothing changed there is nothing to encrypt either.
+UNENCRYPTED_COUNTS = {"unchanged"}
 
 
-def summary(measured, keys=tuple(key for _, key, _, _ in FIGURES)):
+def summary(measured, keys=(*(key for _, key, _, _ in FIGURES), *MORE_FIGURES)):
     """Medians over the rounds: {tool: {row: {figure: median, "failures": […], "remarks": […]}}}.
 
     A row that failed in any round has no figures.
@@ -41,7 +48,7 @@ def summary(measured, keys=tuple(key for _, key, _, _ in FIGURES)):
         for row, ones in rows.items():
             failures = [text for one in ones for text in one["failures"]]
             remarks = sorted({text for one in ones for text in one["remarks"]})
-            figures = {} if failures else {key: median(one[key] for one in ones) for key in keys if key in ones[0]}
+            figures = {} if failures else {key: median(one[key] for one in ones) for key in keys if all(key in one for one in ones)}
             if not failures:
                 figures["others_cores"] = median(one["others_cores"] for one in ones)
                 figures["rounds"] = len(ones)
@@ -53,15 +60,32 @@ def figure(rows, row, key):
     return rows.get(row, {}).get(key)
 
 
-def ratio(summaries, row, key):
-    """Lifeboat's over restic's, or None where either is missing."""
-    ours, theirs = (figure(summaries.get(tool, {}), row, key) for tool in ("lifeboat", "restic"))
+def ranked(tool, row):
+    """Whether a tool counts among the peers of the row: it encrypts, and does all of the row's work."""
+    kind = kinds.KINDS[tool]
+    if tool == "lifeboat" or row in kind.unranked or (kind.rows and row not in kind.rows):
+        return False
+    return kind.encrypts or (row in UNENCRYPTED_COUNTS and not kind.rows)
+
+
+def best(summaries, row, key):
+    """The least figure among the peers that count, and whose it is: (None, None) where nobody has one above zero."""
+    have = [(figure(rows, row, key) or 0, tool) for tool, rows in summaries.items() if ranked(tool, row)]
+    return min(((value, tool) for value, tool in have if value > 0), default=(None, None))
+
+
+def ratio(summaries, row, key, against="best"):
+    """Lifeboat's figure over the best peer's or that of a tool, or None where either is missing."""
+    theirs = best(summaries, row, key)[0] if against == "best" else figure(summaries.get(against, {}), row, key)
+    ours = figure(summaries.get("lifeboat", {}), row, key)
     return ours / theirs if ours is not None and theirs else None
 
 
 def shown(value):
     if value is None:
         return "-"
+    if 0 < abs(value) < 0.1:
+        return f"{value:.3f}"
     return f"{value:.2f}" if abs(value) < 10 else f"{value:.1f}" if abs(value) < 100 else f"{value:.0f}"
 
 
@@ -76,27 +100,6 @@ def chunks_guessed(corpus):
     return corpus["tree"]["files"] + corpus["tree"]["bytes"] // 65536
 
 
-def targets(name, corpus):
-    """What was aimed for: (aim, figure, limit, met or None where it was not measured)."""
-    found = corpus["summary"]
-    size_limit = 0.85 if name in SMALL_FILES else 1.0
-    aims = [
-        ("first backup, wall against restic", ratio(found, "first", "wall_s"), 0.5),
-        ("first backup, CPU against restic", ratio(found, "first", "cpu_s"), 0.4),
-        ("nothing changed, wall against restic", ratio(found, "unchanged", "wall_s"), 0.3),
-        ("restore, wall against restic", ratio(found, "restore", "wall_s"), 0.6),
-        ("repository after the first backup, against restic", ratio(found, "first", "repository_bytes"), size_limit),
-    ]
-    sizes = [size for size in (ratio(found, row, "repository_bytes") for row in BACKUPS) if size is not None]
-    aims.append(("repository at its worst, against restic", max(sizes, default=None), 1.0))
-    aims.append(("growth by a day of change, against restic", ratio(found, "changed", "growth_bytes"), 1.0))
-    ours = found.get("lifeboat", {})
-    peaks = [peak for peak in (figure(ours, row, "peak_bytes") for row in ROW_TITLES) if peak is not None]
-    peak_limit = 96 + 1.2 * chunks_guessed(corpus) / MIB
-    aims.append(("Lifeboat's peak memory, MiB (96, and 1.2 bytes a chunk)", max(peaks) / MIB if peaks else None, peak_limit))
-    return [(aim, value, limit, None if value is None else value <= limit) for aim, value, limit in aims]
-
-
 def remarks_of(found, tools, rows, titles=ROW_TITLES):
     """What the rows had to say beside their figures, as a list."""
     lines = []
@@ -105,6 +108,29 @@ def remarks_of(found, tools, rows, titles=ROW_TITLES):
             lines += [f"- {tool}, {titles[row]}: **failed**: {text}" for text in figure(found[tool], row, "failures") or []]
             lines += [f"- {tool}, {titles[row]}: {text}" for text in figure(found[tool], row, "remarks") or []]
     return lines
+
+
+def mark(tool, row, value):
+    return " *" if value is not None and tool != "lifeboat" and not ranked(tool, row) else ""
+
+
+def overview(result):
+    """One line for each corpus and row: Lifeboat's ratios, to the best peer and to restic."""
+    lines = []
+    for name, corpus in result["corpora"].items():
+        found = corpus["summary"]
+        for row in ROW_TITLES:
+            if row not in found.get("lifeboat", {}):
+                continue
+            size = "repository_bytes" if row == "first" else "growth_bytes"
+            line = [f"{name}, {ROW_TITLES[row]}"]
+            for key in ["wall_s", "cpu_s", "peak_bytes"] + ([size] if row in BACKUPS else []):
+                whose = best(found, row, key)[1]
+                line += [shown(ratio(found, row, key)) + (f" {whose}" if whose else ""), shown(ratio(found, row, key, "restic"))]
+            lines.append(line + ["-"] * (9 - len(line)))
+    head = ["Lifeboat's ratios", "wall: of the best", "of restic", "CPU: of the best", "of restic"]
+    head += ["memory: of the best", "of restic", "size (first) or growth: of the best", "of restic"]
+    return table(head, lines) if lines else ""
 
 
 def corpus_markdown(name, corpus):
@@ -119,36 +145,47 @@ def corpus_markdown(name, corpus):
     for title, key, divisor, only in FIGURES:
         lines = []
         for row in rows:
-            if only and row not in only:
-                continue
             values = [figure(found[tool], row, key) for tool in tools]
-            cells = [shown(None if value is None else value / divisor) for value in values]
-            line = [ROW_TITLES[row], *cells, shown(ratio(found, row, key))]
+            if (only and row not in only) or all(value is None for value in values):
+                continue
+            cells = [shown(None if value is None else value / divisor) + mark(tool, row, value) for tool, value in zip(tools, values)]
+            against = best(found, row, key)[1]
+            line = [ROW_TITLES[row], *cells, shown(ratio(found, row, key)) + (f" {against}" if against and "lifeboat" in found else "")]
+            line.append(shown(ratio(found, row, key, "restic")))
             if key == "wall_s":
                 busy = [figure(found[tool], row, "others_cores") for tool in tools]
                 line.append(shown(max((value for value in busy if value is not None), default=None)))
             lines.append(line)
         if lines:
-            text.append(table([title, *tools, "ratio"] + (["others' cores"] if key == "wall_s" else []), lines))
+            more = ["others' cores"] if key == "wall_s" else []
+            text.append(table([title, *tools, "of the best", "of restic", *more], lines))
     if said := remarks_of(found, tools, rows):
         text.append("\n".join(said) + "\n")
     return "\n".join(text)
 
 
+NOTE = """A ratio is Lifeboat's figure over the peer's: below 1 is better. "The best" is the best peer of the row that encrypts and does all of
+its work; `*` marks figures outside that ranking (no encryption; bupstash's verify is a read of one snapshot to /dev/null). Where nothing
+changed, a peer that does not encrypt counts too. """
+
+
 def markdown(result):
-    text = ["# Lifeboat beside its peer\n"]
-    text.append(table(["tool", "version"], [[tool, version] for tool, version in result["tools"].items()]))
+    text = ["# Lifeboat beside its peers\n"]
+    versions = [[tool, version] for tool, version in result["tools"].items()]
+    text.append(table(["tool", "version"], versions + [[tool, f"**missing**: {why}"] for tool, why in result["missing"].items()]))
     machine = result["machine"]
     memory = f"{machine['memory_bytes'] / MIB:,.0f} MiB of memory"
     settings = f"work on {machine['work_file_system']}; scale {result['scale']}, seed {result['seed']}"
     text.append(f"{machine['cores']} cores, {memory}, {settings}.\n")
+    text.append(NOTE + f"Written is {result['written']}.\n")
+    text.append(overview(result))
     for name, corpus in result["corpora"].items():
         text.append(corpus_markdown(name, corpus))
     text.append("## Targets\n")
     words = {None: "not measured", True: "met", False: "**missed**"}
     lines = []
     for name, corpus in result["corpora"].items():
-        for aim, value, limit, met in targets(name, corpus):
-            lines.append([f"{name}: {aim}", shown(value), f"≤ {shown(limit)}", words[met]])
+        for one in corpus["targets"]:
+            lines.append([f"{name}: {one['aim']}", shown(one["figure"]), f"≤ {shown(one['limit'])}", words[one["met"]]])
     text.append(table(["target", "figure", "limit", ""], lines))
     return "\n".join(text)

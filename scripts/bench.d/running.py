@@ -8,12 +8,13 @@ import subprocess
 import sys
 
 import corpora
-import tools
+import fetch
 from trees import Tree, differences
 
 PARTS = os.path.dirname(os.path.realpath(__file__))
 MIB = 1 << 20
 COMMAND_SECONDS = 1800
+TOLD_CHARACTERS = 1 << 16
 LISTED_DIFFERENCES = 8
 
 
@@ -27,17 +28,20 @@ def wrong(text):
 
 
 def run(tool, command):
-    """Runs one command of a tool: (what it took, the failures)."""
+    """Runs one command of a tool: (what it took, and what the tool itself told of it; the failures)."""
     logs = [f"{tool.home}/output", f"{tool.home}/errors"]
     launcher = [sys.executable, "-I", "-S", f"{PARTS}/measure.py", str(COMMAND_SECONDS), *logs, "--", *command]
     answer = subprocess.run(launcher, env=tool.environment(), stdout=subprocess.PIPE, text=True)
     if answer.returncode:
         return {}, [f"could not start {command[0]}"]
-    code, wall, user, system, peak, others = answer.stdout.split()
+    code, wall, user, system, peak, others, handed, dirtied = answer.stdout.split()
     took = {"wall_s": float(wall), "user_s": float(user), "system_s": float(system), "cpu_s": float(user) + float(system)}
     took |= {"peak_bytes": int(peak) * 1024, "others_cores": float(others)}
+    if handed != "-":
+        took |= {"handed_bytes": int(handed), "dirtied_bytes": int(dirtied)}
     if int(code) == 0:
-        return took, []
+        with open(logs[0], encoding="utf-8", errors="replace") as file:
+            return took | tool.told(file.read(TOLD_CHARACTERS)), []
     with open(logs[1], encoding="utf-8", errors="replace") as file:
         last = " / ".join(file.read().strip().splitlines()[-3:])
     return took, [f"`{os.path.basename(command[0])} {command[1]}` ended with {code}: {last}"]
@@ -52,25 +56,31 @@ def compare(wanted, place):
     return failures[:LISTED_DIFFERENCES] + ([f"and {more} more differences"] if more > 0 else []), remarks
 
 
-def find_binaries(options):
-    """The tools asked for: ({name: path}, {name: version})."""
-    binaries = {}
+def find_binaries(options, may_be_missing=True):
+    """The tools asked for: ({name: path}, {name: version}, {name of one that is missing: why}).
+
+    By default all are used that are there or take but a download; one that takes a build is built if it was asked for by name.
+    """
+    binaries, versions, missing = {}, {}, {}
     for name in options.tools:
-        if name == "lifeboat":
-            binaries[name] = os.path.abspath(options.lifeboat)
-            if not os.access(binaries[name], os.X_OK):
-                wrong(f"{binaries[name]} is not there; build it with `cargo build --release`, or name it with --lifeboat PATH")
-        elif options.restic:
-            binaries[name] = os.path.abspath(options.restic)
-        else:
-            peers = subprocess.run([f"{PARTS}/peers", "--cache", options.cache], stdout=subprocess.PIPE, text=True)
-            if peers.returncode:
-                wrong("restic could not be fetched; name one with --restic PATH, or leave it out with --tools lifeboat")
-            binaries[name] = peers.stdout.strip()
-    try:
-        return binaries, {name: tools.version(name, binary) for name, binary in binaries.items()}
-    except OSError as cause:
-        wrong(f"{cause.filename} does not run: {cause.strerror}")
+        given = {"lifeboat": options.lifeboat, "restic": options.restic}.get(name)
+        try:
+            if given:
+                binaries[name] = os.path.abspath(given)
+                versions[name] = fetch.version(name, binaries[name])
+            else:
+                binaries[name], versions[name] = fetch.peer(os.path.abspath(options.cache), name, options.named)
+        except OSError as cause:
+            hint = "name another with --restic PATH"
+            if name == "lifeboat":
+                hint = "build it with `cargo build --release`, or name it with --lifeboat PATH"
+            wrong(f"{binaries[name]} does not run ({cause.strerror}); {hint}")
+        except fetch.Unfetched as cause:
+            missing[name] = str(cause)
+            say(f"{name} is missing: {cause}")
+    if missing and not may_be_missing:
+        wrong("leave it out with --tools lifeboat, or name one with --restic PATH")
+    return binaries, versions, missing
 
 
 def file_system_of(path):
@@ -84,10 +94,15 @@ def file_system_of(path):
     return best[1]
 
 
+def on_memory(path):
+    """Whether what is written at `path` reaches no disk."""
+    return file_system_of(path) in ("tmpfs", "ramfs")
+
+
 def check_room(options):
     room = os.statvfs(options.work)
     free = room.f_bavail * room.f_frsize
-    rooms = [corpora.ROOM_BYTES[name] * options.scale for name in options.corpus]
+    rooms = [corpora.room(name, len(options.tools)) * corpora.scale_of(name, options) for name in options.corpus]
     needed = int(sum(rooms) * options.rounds if options.keep else max(rooms))
     if free < needed:
         places = f"{options.work} has {free // MIB} MiB free and {needed // MIB} are wanted"

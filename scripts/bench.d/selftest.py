@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Tests of the benchmark itself: `scripts/bench.d/selftest.py`, some seconds, no network, no Lifeboat, no restic.
+"""Tests of the benchmark itself: `scripts/bench.d/selftest.py`, half a minute, no network, no Lifeboat, no peer.
 
-Tools that are tar in disguise stand in for both. What matters most is that the benchmark cannot be fooled: a restore that lost or
+Tools that are tar in disguise stand in for Lifeboat and restic. What matters most is that the benchmark cannot be fooled: a restore that lost or
 bent anything is a failed row with no figures.
 """
 
@@ -10,24 +10,32 @@ import json
 import os
 import random
 import re
+import shutil
 import stat
 import subprocess
 import sys
 import tempfile
 import time
 import unittest
+import xml.etree.ElementTree as xml
 from urllib.parse import quote
 
 sys.dont_write_bytecode = True
 PARTS = os.path.dirname(os.path.realpath(__file__))
 sys.path.insert(0, PARTS)
 
+import aims  # noqa: E402
 import changes  # noqa: E402
 import corpora  # noqa: E402
+import fetch  # noqa: E402
+import fit  # noqa: E402
 import plain  # noqa: E402
+import plot  # noqa: E402
 import report  # noqa: E402
+import scale  # noqa: E402
 import stores  # noqa: E402
 import stores_report  # noqa: E402
+import tools  # noqa: E402
 from trees import Tree, differences  # noqa: E402
 
 BENCH = os.path.join(os.path.dirname(PARTS), "bench")
@@ -46,9 +54,10 @@ newest() { ls "$repo"/* | tail -n 1; }
 case $verb in
   version|--version) echo "restic 0.99.0, a stand-in";;
   init) mkdir "$repo";;
-  backup) tar -C "$tree" --format=posix -S -cf "$repo/$(date +%s%N)" .;;
+  backup) tar -C "$tree" --format=posix -S -cf "$repo/$(date +%s%N)" . && echo '{"new_bytes": 0, "requests": null}';;
   restore) mkdir "$to" && tar -C "$to" -xpf "$(newest)" && cd "$to" && HARM;;
   verify|check) tar -tf "$(newest)" > /dev/null;;
+  snapshots) ls "$repo";;
   ls) tar -tf "$(newest)";;
 esac
 """
@@ -69,6 +78,7 @@ class Bench(unittest.TestCase):
 
     def bench(self, lifeboat, restic, *more):
         places = ["--work", self.place, "--out", f"{self.place}/out"]
+        places += ["--cache", f"{self.place}/cache"] + ([] if "--tools" in more else ["--tools", "lifeboat,restic"])
         command = [BENCH, "--lifeboat", lifeboat, "--restic", restic, "--scale", "0.004", "--rounds", "1", *places, *more]
         ended = subprocess.run(command, capture_output=True, text=True)
         with open(f"{self.place}/out/bench.json", encoding="utf-8") as file:
@@ -86,7 +96,9 @@ class Bench(unittest.TestCase):
                     self.assertEqual(row["failures"], [])
                     self.assertGreater(row["wall_s"], 0)
             for target in result["corpora"][name]["targets"]:
-                self.assertIsNotNone(target["met"], target)
+                self.assertEqual(target["met"] is None, "tar with zstd" in target["aim"], target)
+        with open(f"{self.place}/out/bench.svg", encoding="utf-8") as file:
+            self.assertEqual(sum(1 for one in xml.parse(file).iter() if one.text in corpora.NAMES), len(corpora.NAMES))
         self.assertEqual([name for name in os.listdir(self.place) if name.startswith("lifeboat-bench-")], [])
 
     def test_a_restore_that_bends_anything_fails_its_row_and_shows_no_figures(self):
@@ -108,7 +120,11 @@ class Bench(unittest.TestCase):
             self.assertIn("wall_s", rows["lifeboat"]["first"])
 
     def test_a_tool_that_fails_its_first_backup_is_asked_no_more(self):
-        ended, result = self.bench("/bin/false", self.stand_in(), "--corpus", "bigfile")
+        failing = f"{self.place}/failing"
+        with open(failing, "w", encoding="ascii") as file:
+            file.write('#!/bin/sh\n[ "$1" = --version ] && echo "lifeboat 0"\n')
+        os.chmod(failing, 0o755)
+        ended, result = self.bench(failing, self.stand_in(), "--corpus", "bigfile")
         self.assertEqual(ended.returncode, 1)
         self.assertEqual(list(result["corpora"]["bigfile"]["summary"]["lifeboat"]), ["first"])
         self.assertEqual(len(result["corpora"]["bigfile"]["summary"]["restic"]), len(report.ROW_TITLES))
@@ -120,7 +136,33 @@ class Bench(unittest.TestCase):
         self.assertIn("cargo build --release", ended.stderr)
 
 
-# Speaks the commands of both tools over S3: a snapshot is a tar file in one object, `latest` the newest one.
+    def test_peers_that_are_not_there_are_named_with_the_reason_and_nothing_is_built_unasked(self):
+        honest = self.stand_in()
+        command = [BENCH, "--lifeboat", honest, "--restic", honest, "--corpus", "source", "--scale", "0.004", "--rounds", "1"]
+        command += ["--rows", "restore", "--cache", f"{self.place}/none", "--work", self.place, "--out", f"{self.place}/out"]
+        ended = subprocess.run(command, capture_output=True, text=True)
+        self.assertEqual(ended.returncode, 0, ended.stderr)
+        with open(f"{self.place}/out/bench.json", encoding="utf-8") as file:
+            result = json.load(file)
+        self.assertLessEqual(fetch.COMPILED, set(result["missing"]))
+        self.assertEqual(set(result["tools"]) | set(result["missing"]), set(tools.KINDS))
+        for name in fetch.COMPILED:
+            self.assertIn(f"| {name} | **missing**: not fetched yet, and it takes a build: scripts/bench.d/peers {name} |", ended.stdout)
+        self.assertFalse(os.path.exists(f"{self.place}/none"))
+
+    def test_a_peer_asked_for_by_name_that_cannot_be_got_shows_in_the_exit_code(self):
+        path = f"{self.place}/bin"
+        os.mkdir(path)
+        for program in ["sh", "bash", "tar", "ls", "tail", "date", "mkdir"]:
+            os.symlink(shutil.which(program), f"{path}/{program}")  # but no zstd
+        command = [sys.executable, BENCH, "--lifeboat", self.stand_in(), "--tools", "lifeboat,tar-zstd", "--corpus", "source", "--rounds", "1"]
+        places = ["--scale", "0.004", "--work", self.place, "--out", f"{self.place}/out", "--rows", "list"]
+        ended = subprocess.run([*command, *places], capture_output=True, text=True, env={"PATH": path})
+        self.assertEqual(ended.returncode, 3, ended.stderr)
+        self.assertIn("| tar-zstd | **missing**: tar and zstd are not both installed on this machine |", ended.stdout)
+
+
+# Speaks the commands of both tools over S3, and of Lifeboat on a folder: a snapshot is a tar file in one object, `latest` the newest one.
 STORE_STAND_IN = """#!/usr/bin/env python3
 import http.client, os, subprocess, sys
 from urllib.parse import urlsplit
@@ -135,9 +177,13 @@ while more:
 repo = flags.get("--repo", os.environ.get("RESTIC_REPOSITORY", ""))
 if repo.startswith("s3://"):
     server, path = urlsplit(os.environ["AWS_ENDPOINT_URL"]).netloc, "/" + repo[5:]
-else:
+elif repo.startswith("s3:"):
     server, path = urlsplit(repo[3:]).netloc, urlsplit(repo[3:]).path
 def ask(verb, name, body=None):
+    if repo.startswith("/"):
+        os.makedirs(repo, exist_ok=True)
+        with open(repo + name, "wb" if body else "rb") as file:
+            return file.write(body) if body else file.read()
     connection = http.client.HTTPConnection(server)
     connection.request(verb, path + name, body)
     answer = connection.getresponse()
@@ -161,7 +207,7 @@ else:
 """
 
 
-class Stores(unittest.TestCase):
+class StoreStandIn(unittest.TestCase):
     def setUp(self):
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
@@ -174,6 +220,8 @@ class Stores(unittest.TestCase):
         os.chmod(path, 0o755)
         return path
 
+
+class Stores(StoreStandIn):
     def bench(self, lifeboat, restic, *more):
         places = ["--work", self.place, "--out", f"{self.place}/out", "--round-trip", "2", "--rate", "2000"]
         command = [BENCH, "stores", "--lifeboat", lifeboat, "--restic", restic, "--scale", "0.004", "--rounds", "1", "--corpus", "source"]
@@ -208,6 +256,23 @@ class Stores(unittest.TestCase):
         self.assertIn("differs in mtime", " ".join(rows["lifeboat"]["restore"]["failures"]))
         self.assertNotIn("of_the_line", rows["lifeboat"]["restore"])
         self.assertIn("of_the_line", rows["restic"]["restore"])
+
+
+class Scale(StoreStandIn):
+    def test_the_cost_of_every_row_is_told_for_each_kind_of_work_and_size(self):
+        places = ["--work", self.place, "--out", f"{self.place}/out", "--lifeboat", self.stand_in()]
+        command = [BENCH, "scale", "--base", "0.02", "--repeat", "2", "--steps", "1", "4", "--kinds", "files", "snapshots"]
+        ended = subprocess.run([*command, *places], capture_output=True, text=True)
+        self.assertEqual(ended.returncode, 0, ended.stderr + ended.stdout)
+        with open(f"{self.place}/out/scale.json", encoding="utf-8") as file:
+            result = json.load(file)
+        self.assertEqual([step["work"] for step in result["kinds"]["files"]], [150, 600])
+        for kind in ["files", "snapshots"]:
+            told = {(one["row"], one["figure"]): one for one in result["growth"][kind]}
+            self.assertEqual(len(told), len(scale.ROWS) * len(scale.FIGURES))
+            self.assertEqual(told["first", "requests"]["values"], [2, 2])
+            self.assertIsNotNone(told["first", "cpu_s"]["met"])
+        self.assertEqual([name for name in os.listdir(self.place) if name.startswith("lifeboat-bench-")], [])
 
 
 class Line(unittest.TestCase):
@@ -281,10 +346,19 @@ class Corpora(unittest.TestCase):
 
     def test_a_seed_decides_every_byte_name_and_time_on_every_day(self):
         with tempfile.TemporaryDirectory() as place:
-            for name in corpora.NAMES:
+            for name in [name for name in corpora.NAMES if name != "real"]:
                 one, again, other = (self.made(f"{place}/{name}-{number}", name, seed) for number, seed in enumerate("aab"))
                 self.assertEqual([tree.manifest for tree in one], [tree.manifest for tree in again])
                 self.assertEqual(len({tree.manifest for tree in one + other}), 6)
+
+    def test_a_real_tree_is_the_same_in_every_round_of_a_run_and_within_its_bounds(self):
+        with tempfile.TemporaryDirectory() as place:
+            for number in range(2):
+                os.mkdir(f"{place}/{number}")
+            one, again = (self.made(f"{place}/{number}/tree", "real", "a") for number in range(2))
+            self.assertEqual([tree.manifest for tree in one], [tree.manifest for tree in again])
+            self.assertGreater(one[0].files, 0)
+            self.assertLess(one[0].bytes, corpora.REAL_BYTES * 0.004 + len(corpora.REAL_PLACES) * corpora.REAL_FILE_BYTES_MAX)
 
     def test_a_touched_tree_differs_in_nothing_but_times(self):
         with tempfile.TemporaryDirectory() as place:
@@ -302,8 +376,8 @@ class Corpora(unittest.TestCase):
 
 
 class Reports(unittest.TestCase):
-    def one(self, tool, wall, failures=()):
-        return {"tool": tool, "row": "first", "wall_s": wall, "cpu_s": 1.0, "peak_bytes": 1, "repository_bytes": 1, "growth_bytes": 1,
+    def one(self, tool, wall, failures=(), row="first"):
+        return {"tool": tool, "row": row, "wall_s": wall, "cpu_s": 1.0, "peak_bytes": 1, "repository_bytes": 1, "growth_bytes": 1,
                 "others_cores": 0.0, "failures": list(failures), "remarks": []}
 
     def test_figures_are_medians_and_one_failed_round_takes_them_away(self):
@@ -311,6 +385,99 @@ class Reports(unittest.TestCase):
         self.assertEqual(report.ratio(found, "first", "wall_s"), 0.5)
         found = report.summary([self.one("lifeboat", 1.0), self.one("lifeboat", 1.0, ["bent"]), self.one("restic", 4.0)])
         self.assertIsNone(report.ratio(found, "first", "wall_s"))
+
+    def test_the_best_encrypts_and_does_all_of_the_rows_work(self):
+        walls = {"lifeboat": 0.5, "tar-zstd": 1.0, "conserve": 2.0, "bupstash": 3.0, "borg": 4.0, "restic": 5.0}
+        measured = [self.one(tool, wall, row=row) for tool, wall in walls.items() for row in report.ROW_TITLES]
+        found = report.summary(measured)
+        best = {row: report.best(found, row, "wall_s") for row in report.ROW_TITLES}
+        self.assertEqual(best["unchanged"], (2.0, "conserve"))
+        self.assertEqual(best["verify"], (4.0, "borg"))
+        self.assertEqual({best[row] for row in report.ROW_TITLES if row not in ("unchanged", "verify")}, {(3.0, "bupstash")})
+        self.assertEqual(report.ratio(found, "first", "wall_s", "restic"), 0.1)
+
+    def test_little_work_excuses_a_ratio_and_nothing_else_does(self):
+        def met(wall):
+            found = report.summary([self.one("lifeboat", wall, row="unchanged"), self.one("restic", 0.02, row="unchanged")])
+            corpus = {"summary": found, "tree": {"files": 1, "bytes": 1}}
+            return {one["aim"]: one["met"] for one in aims.targets("source", corpus)}["nothing changed, wall against the best peer (or 20 ms)"]
+
+        self.assertEqual([met(0.007), met(0.019), met(0.021)], [True, True, False])
+
+    def test_a_picture_is_well_formed_whatever_the_names_and_figures(self):
+        summary = report.summary([self.one("lifeboat", 1e-9), self.one("restic", 1e9), self.one("borg", 1.0)])
+        corpus = {"summary": summary, "limits": [["first", "wall_s", 0.5]]}
+        corpora_told = {"<&>": corpus, "bare": corpus | {"summary": {}}}
+        picture = plot.svg({"corpora": corpora_told, "tools": {"a": "<b>"}, "scale": 1, "machine": {"cores": 2}})
+        shapes = [one.tag.rpartition("}")[2] for one in xml.fromstring(picture).iter()]
+        self.assertEqual(shapes.count("circle"), 1 + 3)  # the legend's, and wall, CPU and size against restic
+        self.assertNotIn("nan", picture)
+        self.assertIn("\u2190", picture)  # a bar that goes on beyond the scale
+
+    def test_a_power_law_is_found_again(self):
+        sizes = [1, 4, 16]
+        for power in [0, 0.5, 1, 1.5]:
+            self.assertAlmostEqual(fit.exponent([(x, 3 * x**power) for x in sizes]), power)
+        self.assertIsNone(fit.exponent([(1, 1)]))
+        self.assertAlmostEqual(fit.dearer([(x, 2 * x) for x in sizes]), 0)
+        self.assertAlmostEqual(fit.dearer([(1, 5), (4, 4), (16, 20)]), 0.25)
+        self.assertIsNone(fit.dearer([(1, 5)]))
+
+
+class Tools(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.place = folder.name
+
+    def test_every_tool_knows_a_command_for_every_row_and_keeps_to_its_home(self):
+        echo = shutil.which("echo")
+        for name, kind in tools.KINDS.items():
+            tool = kind(echo, f"{self.place}/{name}", "/a tree")
+            commands = [tool.init(), tool.backup(), tool.restore("/the target")]
+            commands += [] if kind.rows else [tool.verify(), tool.list(), tool.ls()]
+            for command in commands:
+                self.assertTrue(all(isinstance(word, str) for word in command), command)
+                self.assertIsNotNone(shutil.which(command[0]), command)
+            self.assertIn("/a tree", " ".join(tool.backup()))
+            self.assertIn("/the target", " ".join(tool.restore("/the target")))
+            here = tool.environment()
+            self.assertTrue(all(here[place].startswith(tool.home) for place in ("HOME", "TMPDIR", "XDG_CACHE_HOME")))
+            self.assertTrue(tool.repository.startswith(tool.home))
+            self.assertLessEqual(set(kind.unranked), set(report.ROW_TITLES))
+
+    def test_tools_that_name_snapshots_ask_for_the_newest(self):
+        for name in ["borg", "bupstash"]:
+            tool = tools.KINDS[name]("/tool", f"{self.place}/{name}", "/tree")
+            for _ in range(3):
+                tool.backup()
+            for command in [tool.restore("/target"), tool.ls()]:
+                self.assertIn("s3", " ".join(command))
+
+    def test_words_of_the_shell_are_kept_whole_and_a_broken_pipe_is_a_failure(self):
+        self.assertEqual(subprocess.run(tools.shell("printf %s {}", "a b; $(c)'"), capture_output=True).stdout, b"a b; $(c)'")
+        self.assertNotEqual(subprocess.run(tools.shell("false | cat")).returncode, 0)
+
+    def test_what_lifeboat_tells_is_taken_and_anything_else_left(self):
+        tool = tools.Lifeboat("/tool", f"{self.place}/home", "/tree")
+        self.assertEqual(tool.told('{"requests": null, "new_bytes": 7, "chunks": 2, "id": "x"}'), {"new_bytes": 7, "chunks": 2})
+        self.assertEqual([tool.told(text) for text in ("", "7", "[1]", "{\"new_bytes\": \"7\"}", "{")], [{}] * 5)
+
+    def test_bytes_written_by_children_are_counted(self):
+        measure = [sys.executable, "-I", "-S", f"{PARTS}/measure.py", "60", "/dev/null", "/dev/null", "--"]
+        command = [*measure, "sh", "-c", 'sh -c "head -c 1000000 /dev/zero > f"; :']
+        told = subprocess.run(command, capture_output=True, text=True, cwd=self.place).stdout.split()
+        self.assertEqual((told[0], len(told)), ("0", 8))
+        self.assertIn(int(told[6]), range(1_000_000, 1_010_000))
+
+    def test_a_peer_that_lies_there_and_does_not_run_is_not_there(self):
+        path = fetch.places(self.place, "borg")[0]
+        os.makedirs(os.path.dirname(path))
+        for text, runs in [("#!/bin/sh\necho borg 1\n", True), ("#!/bin/sh\nexit 1\n", False), ("#!/no/such/python\n", False)]:
+            with open(path, "w", encoding="ascii") as file:
+                file.write(text)
+            os.chmod(path, 0o755)
+            self.assertEqual(fetch.there(self.place, "borg"), (path, "borg 1") if runs else None)
 
 
 if __name__ == "__main__":

@@ -43,6 +43,7 @@ from running import MIB, PARTS, check_room, compare, find_binaries, machine, run
 from trees import Tree
 
 BUCKET = "bench"
+STORE_TOOLS = ["lifeboat", "restic"]
 
 
 @contextlib.contextmanager
@@ -165,7 +166,7 @@ def arguments(given):
     parser.add_argument("--rounds", type=int, default=3, metavar="N", help="times through all rows (3)")
     parser.add_argument("--corpus", nargs="+", default=["source", "mixed"], choices=corpora.NAMES, metavar="NAME", help="source mixed")
     parser.add_argument("--rows", nargs="+", default=rows, choices=rows, metavar="ROW", help=", ".join(rows))
-    parser.add_argument("--tools", type=lambda text: text.split(","), default=list(tools.KINDS), metavar="A,B", help="lifeboat,restic")
+    parser.add_argument("--tools", type=lambda text: text.split(","), default=STORE_TOOLS, metavar="A,B", help="lifeboat,restic")
     parser.add_argument("--round-trip", type=float, default=50, metavar="MS", help="there and back (50)")
     parser.add_argument("--rate", type=float, default=200, metavar="MBIT", help="each way (200)")
     parser.add_argument("--scale", type=float, default=1.0, metavar="F", help="size of the corpora (1)")
@@ -176,12 +177,12 @@ def arguments(given):
     parser.add_argument("--restic", metavar="PATH", help="this restic, and none is fetched")
     parser.add_argument("--cache", default=cache, metavar="DIR", help="where a fetched restic lies")
     options = parser.parse_args(given)
-    unknown = [name for name in options.tools if name not in tools.KINDS]
+    unknown = [name for name in options.tools if name not in STORE_TOOLS]
     if unknown or options.rounds < 1 or not 0 < options.scale <= 100:
         parser.error(f"unknown tool {unknown[0]!r}" if unknown else "--rounds is at least 1, --scale above 0 and at most 100")
     if not 0 < options.round_trip <= 10_000 or not 1 <= options.rate <= 2000:
         parser.error("--round-trip is above 0 and at most 10000, --rate from 1 to 2000, the most that link.py can carry")
-    options.work, options.keep = os.path.realpath(options.work), False
+    options.work, options.keep, options.named, options.tiny_files = os.path.realpath(options.work), False, True, None
     if not os.path.isdir(options.work):
         parser.error(f"--work {options.work} is not a folder")
     return options
@@ -192,7 +193,7 @@ def main(given):
     os.umask(0o022)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a run which is told to stop still cleans up
     check_room(options)
-    binaries, versions = find_binaries(options)
+    binaries, versions, _ = find_binaries(options, may_be_missing=False)
     for name, version in versions.items():
         say(f"{name}: {version}")
     rows = [row for row in stores_report.ROW_TITLES if row in options.rows or row == "first"]

@@ -48,7 +48,7 @@ def corpus_markdown(name, corpus):
             values = [figure(found[tool], row, key) for tool in names]
             line = [ROW_TITLES[row], *(shown(None if value is None else value / divisor) for value in values)]
             if compared:
-                line.append(shown(ratio(found, row, key)))
+                line.append(shown(ratio(found, row, key, "restic")))
             if key == "wall_s":
                 busy = [value for value in (figure(found[tool], row, "others_cores") for tool in names) if value is not None]
                 line.append(shown(max(busy, default=None)))

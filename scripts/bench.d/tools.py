@@ -1,31 +1,50 @@
 """The commands of each tool, one method for each thing that is measured.
 
-Owns flags and environments; refuses to run anything. Every tool lives in a home of its own: repository, caches, keys and temporary
-files lie there and nowhere else, all on the file system that the benchmark works on.
+Owns flags and environments; refuses to run anything. Each peer encrypts, with the key derivation it comes with, and compresses with
+zstd 3 or with what is its own default; exceptions are said where they stand.
 """
 
-import os
+import json
 import re
-import subprocess
+
+from fetch import version
+from tool import Tool, shell
 
 
-class Tool:
-    """One tool, for one round: a fresh home is a fresh repository and a cold cache."""
+class Lifeboat(Tool):
+    """As it comes; `--json` only where it changes nothing but the last words."""
 
-    def __init__(self, binary, home, tree):
-        self.binary, self.home, self.tree = binary, home, tree
-        self.repository = f"{home}/repository"
-        self.more_environment = {}
-        os.makedirs(f"{home}/tmp")
+    def own_environment(self):
+        return {"LIFEBOAT_CACHE": f"{self.home}/cache"}
 
-    def environment(self):
-        keep = {name: os.environ[name] for name in ["PATH", "LD_LIBRARY_PATH"] if name in os.environ}
-        places = {"HOME": self.home, "TMPDIR": f"{self.home}/tmp", "XDG_CACHE_HOME": f"{self.home}/cache"}
-        return keep | places | {"LANG": "C.UTF-8", "TZ": "UTC"} | self.own_environment() | self.more_environment
+    def opened(self):
+        return ["--repo", self.repository, "--key", f"{self.home}/admin.key"]
 
-    def restored_tree(self, target):
-        """Where in `target` that which lay in the tree comes to lie."""
-        return target
+    def init(self):
+        return [self.binary, "init", "--repo", self.repository, "--key-out", f"{self.home}/admin.key"]
+
+    def backup(self):
+        return [self.binary, "backup", "--json", *self.opened(), self.tree]
+
+    def restore(self, target):
+        return [self.binary, "restore", "--json", f"latest:{self.tree}", *self.opened(), "--to", target]
+
+    def verify(self):
+        return [self.binary, "verify", "--json", *self.opened(), "--level", "data"]
+
+    def list(self):
+        return [self.binary, "snapshots", *self.opened()]
+
+    def ls(self):
+        return [self.binary, "ls", "latest", *self.opened()]
+
+    def told(self, output):
+        try:
+            said = json.loads(output)
+        except ValueError:
+            return {}
+        keys = ("requests", "new_bytes", "stored_bytes", "chunks") if isinstance(said, dict) else ()
+        return {key: said[key] for key in keys if isinstance(said.get(key), (int, float))}
 
 
 class Restic(Tool):
@@ -33,8 +52,7 @@ class Restic(Tool):
 
     def __init__(self, binary, home, tree):
         super().__init__(binary, home, tree)
-        with open(f"{home}/password", "w", encoding="ascii") as file:
-            file.write("a password for measuring\n")
+        self.secret()
         numbers = re.search(r"(\d+)\.(\d+)", version("restic", binary))
         release = tuple(map(int, numbers.groups())) if numbers else (0, 0)
         # Before 0.16, which brought `snapshot:/path`, the whole path comes back below the target; 0.15 brought holes.
@@ -61,39 +79,155 @@ class Restic(Tool):
         return [self.binary, "check", "--read-data"]
 
     def list(self):
+        return [self.binary, "snapshots"]
+
+    def ls(self):
         return [self.binary, "ls", "latest"]
 
 
-class Lifeboat(Tool):
-    """As it comes."""
+class Rustic(Tool):
+    """restic's format; zstd 3 is its own default; holes restored as holes."""
+
+    def __init__(self, binary, home, tree):
+        super().__init__(binary, home, tree)
+        self.secret()
 
     def own_environment(self):
-        return {"LIFEBOAT_CACHE": f"{self.home}/cache"}
-
-    def opened(self):
-        return ["--repo", self.repository, "--key", f"{self.home}/admin.key"]
+        named = {"RUSTIC_REPOSITORY": self.repository, "RUSTIC_PASSWORD_FILE": f"{self.home}/password"}
+        return named | {"RUSTIC_CACHE_DIR": f"{self.home}/cache", "RUSTIC_NO_PROGRESS": "true"}
 
     def init(self):
-        return [self.binary, "init", "--repo", self.repository, "--key-out", f"{self.home}/admin.key"]
+        return [self.binary, "init"]
 
     def backup(self):
-        return [self.binary, "backup", *self.opened(), self.tree]
+        return [self.binary, "backup", self.tree]
 
     def restore(self, target):
-        return [self.binary, "restore", f"latest:{self.tree}", *self.opened(), "--to", target]
+        return [self.binary, "restore", "--sparse", "by-content", f"latest:{self.tree}", target]
 
     def verify(self):
-        return [self.binary, "verify", *self.opened(), "--level", "data"]
+        return [self.binary, "check", "--read-data"]
 
     def list(self):
-        return [self.binary, "ls", "latest", *self.opened()]
+        return [self.binary, "snapshots"]
+
+    def ls(self):
+        return [self.binary, "ls", "latest"]
 
 
-KINDS = {"lifeboat": Lifeboat, "restic": Restic}
+class Borg(Tool):
+    """Mode repokey (AES-256-CTR with HMAC-SHA256, which is quicker here than its BLAKE2b), zstd 3, holes restored as holes."""
+
+    def own_environment(self):
+        places = {"BORG_REPO": self.repository, "BORG_BASE_DIR": self.home, "BORG_PASSPHRASE": "a password for measuring"}
+        return places | {"BORG_CACHE_DIR": f"{self.home}/cache", "BORG_RELOCATED_REPO_ACCESS_IS_OK": "yes"}
+
+    def init(self):
+        return [self.binary, "init", "--encryption", "repokey"]
+
+    def backup(self):
+        return [self.binary, "create", "--compression", "zstd,3", f"::{self.next_name()}", self.tree]
+
+    def restore(self, target):
+        return shell("mkdir {}; cd {}; exec {} extract --sparse {}", target, target, self.binary, f"::{self.name()}")
+
+    def restored_tree(self, target):
+        return target + self.tree
+
+    def verify(self):
+        return [self.binary, "check", "--verify-data"]
+
+    def list(self):
+        return [self.binary, "list"]
+
+    def ls(self):
+        return [self.binary, "list", "--short", f"::{self.name()}"]
 
 
-def version(name, binary):
-    """The first line a tool says of itself; raises OSError where it does not run."""
-    asked = [binary, "version"] if name == "restic" else [binary, "--version"]
-    answer = subprocess.run(asked, capture_output=True, text=True, timeout=60)
-    return (answer.stdout.strip().splitlines() or [f"{name} of unknown version"])[0]
+class Bupstash(Tool):
+    """zstd:3 is its own default; extended attributes are saved, as all the others save them."""
+
+    unranked = {"verify": "has no check of its own: one snapshot was read and decrypted to /dev/null"}
+
+    def own_environment(self):
+        return {"BUPSTASH_REPOSITORY": self.repository, "BUPSTASH_KEY": f"{self.home}/key"}
+
+    def init(self):
+        return shell("{} new-key -o {}; {} init", self.binary, f"{self.home}/key", self.binary)
+
+    def backup(self):
+        log = f"{self.home}/cache/send.log"
+        put = "mkdir -p {}; exec {} put --xattrs --compression zstd:3 --send-log {} {} {}"
+        return shell(put, f"{self.home}/cache", self.binary, log, f"name={self.next_name()}", self.tree)
+
+    def restore(self, target):
+        return shell("mkdir {}; exec {} restore --ownership --xattrs --into {} {}", target, self.binary, target, f"name={self.name()}")
+
+    def verify(self):
+        return shell("{} get {} > /dev/null", self.binary, f"name={self.name()}")
+
+    def list(self):
+        return [self.binary, "list"]
+
+    def ls(self):
+        return [self.binary, "list-contents", f"name={self.name()}"]
+
+
+class Conserve(Tool):
+    """As it comes: Snappy, and no encryption."""
+
+    encrypts = False
+
+    def init(self):
+        return [self.binary, "init", self.repository]
+
+    def backup(self):
+        return [self.binary, "backup", "--no-progress", self.repository, self.tree]
+
+    def restore(self, target):
+        return [self.binary, "restore", "--no-progress", self.repository, target]
+
+    def verify(self):
+        return [self.binary, "validate", "--no-progress", self.repository]
+
+    def list(self):
+        return [self.binary, "versions", self.repository]
+
+    def ls(self):
+        return [self.binary, "ls", self.repository]
+
+
+class TarZstd(Tool):
+    """One whole archive each time: what a backup costs without encryption, deduplication and the right to say no."""
+
+    encrypts = False
+    rows = {"first", "restore"}
+
+    def init(self):
+        return ["mkdir", self.repository]
+
+    def archive(self):
+        return f"{self.repository}/{self.name()}.tar.zst"
+
+    def backup(self):
+        self.saved += 1
+        pack = "tar -C {} --format=posix --sparse --xattrs -cf - . | {} -q -3 -T2 -o {}"
+        return shell(pack, self.tree, self.binary, self.archive())
+
+    def before(self, row):
+        # The tree has changed since the first row, and an archive knows nothing of days.
+        return self.backup() if row == "restore" else None
+
+    def restore(self, target):
+        return shell("mkdir {}; {} -q -dc {} | tar -C {} --xattrs -xpf -", target, self.binary, self.archive(), target)
+
+
+KINDS = {
+    "lifeboat": Lifeboat,
+    "restic": Restic,
+    "rustic": Rustic,
+    "borg": Borg,
+    "bupstash": Bupstash,
+    "conserve": Conserve,
+    "tar-zstd": TarZstd,
+}
