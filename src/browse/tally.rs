@@ -273,7 +273,7 @@ impl<'a> Merged<'a> {
     fn new(index: &'a Index) -> repository::Result<Self> {
         let (mut sources, mut runs, mut frames) = (Vec::new(), Vec::new(), Vec::new());
         for run in index.runs() {
-            let mut of_run = Vec::new();
+            let mut of_run = Vec::with_capacity(usize::try_from(run.frames()).unwrap_or(0));
             run.each_frame(|frame| {
                 let ratio = frame.stored_len as f32 / (frame.plain_len.max(1)) as f32;
                 let metadata = run.packs().get(frame.pack as usize).is_some_and(|pack| pack.kind == PackKind::Metadata);

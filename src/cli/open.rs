@@ -71,6 +71,7 @@ pub fn repository(globals: &Globals, screen: &Screen) -> Result<Repository> {
 pub fn repository_for(globals: &Globals, screen: &Screen, errand: Errand) -> Result<Repository> {
     let store = store(globals)?;
     let key = key(globals, &*store, screen)?;
-    let near = cached::near(store, memory::directory(), key.repository());
-    Ok(Repository::open_for(near, key, errand)?)
+    let cache = memory::directory();
+    let near = cached::near(store, cache.clone(), key.repository());
+    Ok(Repository::open_for(near, key, errand)?.remembering(cache.as_deref()))
 }

@@ -109,7 +109,7 @@ impl Failure {
 fn open(config: &RepositoryConfig, key: &SecretRef, cache: &Path, errand: Errand) -> Result<Repository, Failure> {
     let key = secret::key(key)?;
     let store = cached::near(place::open(config)?, Some(cache.to_owned()), key.repository());
-    let repository = Repository::open_for(store, key, errand)?;
+    let repository = Repository::open_for(store, key, errand)?.remembering(Some(cache));
     keep_probed(&repository, cache)?;
     Ok(repository)
 }

@@ -1,7 +1,11 @@
 //! Index runs: which chunk lies where, sorted, one block away (`FORMAT.md`, section 7).
 //!
 //! Owns the plaintext of deltas and segments: writing in order, merging, looking up. Refuses stores and seals: blocks come and go through closures.
-//! Memory of an open run: 9 bits a chunk for the filters, 0.7 for the fences, and its packs; entries and frames stay where they are.
+//! Memory of an open run: 9.2 bits a chunk for the filters, 0.7 for the fences, both as they are stored and once, and 48 bytes a pack; entries and frames stay
+//! where they are. A merge takes no more than that for its fences: the filters are made while the ids come by a second time.
+
+use std::ops::Range;
+use std::sync::Arc;
 
 use xorf::{BinaryFuse8, BinaryFuse8Ref, DmaSerializable, Filter, FilterRef};
 
@@ -15,6 +19,8 @@ pub const BLOCK_BYTES: usize = SEGMENT_BYTES;
 const ENTRY_BYTES: usize = 44;
 const FRAME_BYTES: usize = 16;
 const PACK_BYTES: usize = 41;
+const FENCE_BYTES: usize = 8;
+const NAME_BYTES: usize = 24;
 const ENTRIES_PER_BLOCK: usize = BLOCK_BYTES / ENTRY_BYTES;
 const FRAMES_PER_BLOCK: usize = BLOCK_BYTES / FRAME_BYTES;
 const FILTER_ENTRIES: usize = 1 << 18;
@@ -79,42 +85,22 @@ fn filter_key(id: &ChunkId) -> u64 {
     u64::from_le_bytes(first)
 }
 
-/// Writes a run: entries in order, then frames, then the rest. Blocks are handed on as they fill.
-pub struct RunWriter<F> {
-    emit: F,
-    block: Vec<u8>,
-    entries: u64,
-    frames: u64,
-    last: Option<ChunkId>,
-    fences: Vec<u8>,
+/// Filters in the making, as they are stored.
+#[derive(Default)]
+struct Filters {
     keys: Vec<u64>,
-    filters: Vec<u8>,
+    bytes: Vec<u8>,
 }
 
-impl<E, F: FnMut(&[u8]) -> Result<(), E>> RunWriter<F> {
-    pub fn new(emit: F) -> Self {
-        Self {
-            emit,
-            block: Vec::with_capacity(BLOCK_BYTES),
-            entries: 0,
-            frames: 0,
-            last: None,
-            fences: Vec::new(),
-            keys: Vec::new(),
-            filters: Vec::new(),
+impl Filters {
+    fn add(&mut self, id: &ChunkId) {
+        self.keys.push(filter_key(id));
+        if self.keys.len() == FILTER_ENTRIES {
+            self.close();
         }
     }
 
-    fn flush(&mut self) -> Result<(), E> {
-        if !self.block.is_empty() {
-            self.block.resize(BLOCK_BYTES, 0);
-            (self.emit)(&self.block)?;
-            self.block.clear();
-        }
-        Ok(())
-    }
-
-    fn close_filter(&mut self) {
+    fn close(&mut self) {
         self.keys.sort_unstable();
         self.keys.dedup();
         if self.keys.is_empty() {
@@ -124,11 +110,44 @@ impl<E, F: FnMut(&[u8]) -> Result<(), E>> RunWriter<F> {
         self.keys.clear();
         let mut descriptor = [0; BinaryFuse8::DESCRIPTOR_LEN];
         filter.dma_copy_descriptor_to(&mut descriptor);
-        self.filters.push(descriptor.len() as u8);
-        self.filters.extend_from_slice(&descriptor);
+        self.bytes.push(descriptor.len() as u8);
+        self.bytes.extend_from_slice(&descriptor);
         let fingerprints = filter.dma_fingerprints();
-        self.filters.extend_from_slice(&(fingerprints.len() as u32).to_le_bytes());
-        self.filters.extend_from_slice(fingerprints);
+        self.bytes.extend_from_slice(&(fingerprints.len() as u32).to_le_bytes());
+        self.bytes.extend_from_slice(fingerprints);
+    }
+}
+
+/// Writes a run: entries in order, then frames, then the rest. Blocks are handed on as they fill.
+pub struct RunWriter<F> {
+    emit: F,
+    block: Vec<u8>,
+    entries: u64,
+    frames: u64,
+    last: Option<ChunkId>,
+    fences: Vec<u8>,
+    /// None: whoever writes goes through the ids again for them.
+    filters: Option<Filters>,
+    tail: u64,
+}
+
+impl<E, F: FnMut(&[u8]) -> Result<(), E>> RunWriter<F> {
+    pub fn new(emit: F) -> Self {
+        Self { filters: Some(Filters::default()), ..Self::without_filters(emit) }
+    }
+
+    fn without_filters(emit: F) -> Self {
+        let block = Vec::with_capacity(BLOCK_BYTES);
+        Self { emit, block, entries: 0, frames: 0, last: None, fences: Vec::new(), filters: None, tail: 0 }
+    }
+
+    fn flush(&mut self) -> Result<(), E> {
+        if !self.block.is_empty() {
+            self.block.resize(BLOCK_BYTES, 0);
+            (self.emit)(&self.block)?;
+            self.block.clear();
+        }
+        Ok(())
     }
 
     /// Adds an entry; ids must grow. An id that was just added is dropped.
@@ -147,9 +166,8 @@ impl<E, F: FnMut(&[u8]) -> Result<(), E>> RunWriter<F> {
             self.block.extend_from_slice(&number.to_le_bytes());
         }
         self.entries += 1;
-        self.keys.push(filter_key(&entry.id));
-        if self.keys.len() == FILTER_ENTRIES {
-            self.close_filter();
+        if let Some(filters) = &mut self.filters {
+            filters.add(&entry.id);
         }
         if self.block.len() == ENTRIES_PER_BLOCK * ENTRY_BYTES { self.flush() } else { Ok(()) }
     }
@@ -167,31 +185,52 @@ impl<E, F: FnMut(&[u8]) -> Result<(), E>> RunWriter<F> {
 
     /// Ends the run and returns its last block, the footer.
     pub fn finish(mut self, packs: &[PackRow], replaced: &[RunName]) -> Result<Vec<u8>, E> {
+        self.begin_tail(packs)?;
+        if let Some(mut filters) = self.filters.take() {
+            filters.close();
+            self.tail(&filters.bytes)?;
+        }
+        self.end(packs, replaced)
+    }
+
+    /// Packs and fences; the filters are next.
+    fn begin_tail(&mut self, packs: &[PackRow]) -> Result<(), E> {
         self.flush()?;
-        self.close_filter();
-        let mut tail = Vec::new();
         for pack in packs {
-            tail.extend_from_slice(&pack.id.0);
-            tail.push(pack.kind as u8);
-            tail.extend_from_slice(&pack.size.to_le_bytes());
+            self.tail(&pack.id.0)?;
+            self.tail(&[pack.kind as u8])?;
+            self.tail(&pack.size.to_le_bytes())?;
         }
-        tail.append(&mut self.fences);
-        tail.append(&mut self.filters);
+        let fences = std::mem::take(&mut self.fences);
+        self.tail(&fences)
+    }
+
+    fn tail(&mut self, mut bytes: &[u8]) -> Result<(), E> {
+        self.tail += bytes.len() as u64;
+        while !bytes.is_empty() {
+            let (now, later) = bytes.split_at(bytes.len().min(BLOCK_BYTES - self.block.len()));
+            self.block.extend_from_slice(now);
+            if self.block.len() == BLOCK_BYTES {
+                self.flush()?;
+            }
+            bytes = later;
+        }
+        Ok(())
+    }
+
+    fn end(mut self, packs: &[PackRow], replaced: &[RunName]) -> Result<Vec<u8>, E> {
         for name in replaced {
-            tail.extend_from_slice(&name.session.0);
-            tail.extend_from_slice(&name.sequence.to_le_bytes());
-            tail.extend_from_slice(&name.epoch.unwrap_or(NO_EPOCH).to_le_bytes());
+            self.tail(&name.session.0)?;
+            self.tail(&name.sequence.to_le_bytes())?;
+            self.tail(&name.epoch.unwrap_or(NO_EPOCH).to_le_bytes())?;
         }
-        for piece in tail.chunks(BLOCK_BYTES) {
-            self.block.extend_from_slice(piece);
-            self.flush()?;
-        }
+        self.flush()?;
         let mut footer = FOOTER_MAGIC.to_vec();
         footer.extend_from_slice(&self.entries.to_le_bytes());
         footer.extend_from_slice(&self.frames.to_le_bytes());
         footer.extend_from_slice(&(packs.len() as u32).to_le_bytes());
         footer.extend_from_slice(&(replaced.len() as u32).to_le_bytes());
-        footer.extend_from_slice(&(tail.len() as u64).to_le_bytes());
+        footer.extend_from_slice(&self.tail.to_le_bytes());
         Ok(footer)
     }
 }
@@ -205,12 +244,20 @@ pub enum RunError<E: std::error::Error + 'static> {
     Malformed(#[from] Malformed),
 }
 
-/// Brings block `number` of a run.
+/// Brings the blocks of a run.
 pub trait Blocks {
     type Error: std::error::Error + 'static;
     fn blocks(&self) -> u64;
-    fn block(&self, number: u64) -> Result<std::sync::Arc<Vec<u8>>, Self::Error>;
+    /// One block, for a lookup: the next may want it again.
+    fn block(&self, number: u64) -> Result<Arc<Vec<u8>>, Self::Error>;
+    /// The blocks of `numbers` one after the other, for whoever goes through a run: nobody will want them again.
+    fn stretch(&self, numbers: Range<u64>) -> Result<Vec<u8>, Self::Error>;
 }
+
+/// Blocks of a stretch while a run is opened: 4 MiB, for as long as that takes.
+const TAIL_STRETCH: u64 = 1024;
+/// Blocks of a stretch while entries or frames are gone through: 256 KiB for each run of a merge.
+const STRETCH: u64 = 64;
 
 /// An open run.
 pub struct Run<B: Blocks> {
@@ -218,10 +265,45 @@ pub struct Run<B: Blocks> {
     entries: u64,
     frames: u64,
     packs: Vec<PackRow>,
-    fences: Vec<[u8; 8]>,
-    /// Descriptor and fingerprints of each filter.
-    filters: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Fences, then filters, as they are stored.
+    map: Vec<u8>,
+    /// Where each filter stands in `map`: its descriptor, its fingerprints.
+    filters: Vec<(Range<usize>, Range<usize>)>,
     replaced: Vec<RunName>,
+}
+
+/// The tail of a run, read from its beginning to its end.
+struct Tail<'a, B> {
+    blocks: &'a B,
+    next: u64,
+    end: u64,
+    piece: Vec<u8>,
+    at: usize,
+}
+
+impl<B: Blocks> Tail<'_, B> {
+    /// The next `len` bytes.
+    fn take(&mut self, len: u64) -> Result<Vec<u8>, RunError<B::Error>> {
+        let len = usize::try_from(len).map_err(|_| Malformed("it is too large"))?;
+        let mut bytes = Vec::with_capacity(len);
+        while bytes.len() < len {
+            if self.at == self.piece.len() {
+                let stretch = self.next..self.end.min(self.next + TAIL_STRETCH);
+                if stretch.is_empty() {
+                    return Err(Malformed("it ends too early").into());
+                }
+                self.next = stretch.end;
+                self.at = 0;
+                self.piece = Vec::new(); // before the next is there
+                self.piece = self.blocks.stretch(stretch).map_err(RunError::Read)?;
+            }
+            let rest = &self.piece[self.at..];
+            let now = rest.len().min(len - bytes.len());
+            bytes.extend_from_slice(&rest[..now]);
+            self.at += now;
+        }
+        Ok(bytes)
+    }
 }
 
 /// Whether every key would be looked for within the fingerprints: the filter itself trusts its descriptor (seed u64, length of a segment, its mask,
@@ -241,12 +323,56 @@ fn check_filter(descriptor: &[u8], fingerprints: usize) -> Result<(), Malformed>
     Ok(())
 }
 
+fn entry_id(block: &[u8], at: usize) -> Option<&[u8]> {
+    block.get(at * ENTRY_BYTES..at * ENTRY_BYTES + 32)
+}
+
 fn get_entry(block: &[u8], at: usize) -> Option<EntryRow> {
     let bytes = block.get(at * ENTRY_BYTES..(at + 1) * ENTRY_BYTES)?;
     let number = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
     let mut id = [0; 32];
     id.copy_from_slice(&bytes[..32]);
     Some(EntryRow { id: ChunkId(id), frame: number(32), offset: number(36), len: number(40) })
+}
+
+fn read_packs(bytes: &[u8]) -> Result<Vec<PackRow>, Malformed> {
+    let row = |bytes| {
+        let mut reader = Reader::new(bytes);
+        let id = PackId(reader.array()?);
+        let kind = PackKind::from_number(reader.u8()?).ok_or(Malformed("a pack has an unknown kind"))?;
+        Ok(PackRow { id, kind, size: reader.u64()? })
+    };
+    bytes.chunks(PACK_BYTES).map(row).collect()
+}
+
+fn read_names(bytes: &[u8]) -> Result<Vec<RunName>, Malformed> {
+    let name = |bytes| {
+        let mut reader = Reader::new(bytes);
+        let (session, sequence, epoch) = (SessionId(reader.array()?), reader.u32()?, reader.u32()?);
+        Ok(RunName { session, sequence, epoch: (epoch != NO_EPOCH).then_some(epoch) })
+    };
+    bytes.chunks(NAME_BYTES).map(name).collect()
+}
+
+/// Where the filters of so many entries stand, from `start` to the end of `map`.
+#[allow(clippy::type_complexity)] // as `Run::filters`
+fn place_filters(map: &[u8], start: usize, entries: u64) -> Result<Vec<(Range<usize>, Range<usize>)>, Malformed> {
+    let mut reader = Reader::new(&map[start..]);
+    let mut places = Vec::new();
+    for _ in 0..entries.div_ceil(FILTER_ENTRIES as u64) {
+        if usize::from(reader.u8()?) != BinaryFuse8::DESCRIPTOR_LEN {
+            return Err(Malformed("a filter is of another kind"));
+        }
+        let at = map.len() - reader.remaining();
+        let descriptor = at..at + BinaryFuse8::DESCRIPTOR_LEN;
+        reader.bytes(descriptor.len())?;
+        let len = reader.u32()? as usize;
+        let at = map.len() - reader.remaining();
+        reader.bytes(len)?;
+        check_filter(&map[descriptor.clone()], len)?;
+        places.push((descriptor, at..at + len));
+    }
+    if reader.is_empty() { Ok(places) } else { Err(Malformed("its parts do not add up")) }
 }
 
 impl<B: Blocks> Run<B> {
@@ -267,40 +393,19 @@ impl<B: Blocks> Run<B> {
         if whole != Some(last) || frames > u64::from(u32::MAX) {
             return Err(Malformed("its parts do not add up").into());
         }
-        let mut tail = Vec::with_capacity((tail_blocks as usize) * BLOCK_BYTES);
-        for number in entry_blocks + frame_blocks..last {
-            tail.extend_from_slice(&blocks.block(number).map_err(RunError::Read)?);
-        }
-        tail.truncate(tail_len as usize);
-        let mut reader = Reader::new(&tail);
-        let mut pack_rows = Vec::with_capacity((packs as usize).min(tail.len() / PACK_BYTES));
-        for _ in 0..packs {
-            let id = PackId(reader.array()?);
-            let kind = PackKind::from_number(reader.u8()?).ok_or(Malformed("a pack has an unknown kind"))?;
-            pack_rows.push(PackRow { id, kind, size: reader.u64()? });
-        }
-        let fences = (0..entry_blocks).map(|_| reader.array()).collect::<Result<Vec<[u8; 8]>, _>>()?;
-        let mut filters = Vec::new();
-        for _ in 0..entries.div_ceil(FILTER_ENTRIES as u64) {
-            let descriptor_len = usize::from(reader.u8()?);
-            if descriptor_len != BinaryFuse8::DESCRIPTOR_LEN {
-                return Err(Malformed("a filter is of another kind").into());
-            }
-            let descriptor = reader.bytes(descriptor_len)?.to_vec();
-            let fingerprints_len = reader.u32()? as usize;
-            let fingerprints = reader.bytes(fingerprints_len)?.to_vec();
-            check_filter(&descriptor, fingerprints_len)?;
-            filters.push((descriptor, fingerprints));
-        }
-        let mut replaced_names = Vec::with_capacity((replaced as usize).min(tail.len() / 24));
-        for _ in 0..replaced {
-            let (session, sequence, epoch) = (SessionId(reader.array()?), reader.u32()?, reader.u32()?);
-            replaced_names.push(RunName { session, sequence, epoch: (epoch != NO_EPOCH).then_some(epoch) });
-        }
-        if !reader.is_empty() {
-            return Err(Malformed("its parts do not add up").into());
-        }
-        Ok(Self { blocks, entries, frames, packs: pack_rows, fences, filters, replaced: replaced_names })
+        let packs_len = u64::from(packs) * PACK_BYTES as u64;
+        let fences_len = entry_blocks * FENCE_BYTES as u64;
+        let names_len = u64::from(replaced) * NAME_BYTES as u64;
+        let filters_len = [packs_len, fences_len, names_len]
+            .into_iter()
+            .try_fold(tail_len, u64::checked_sub)
+            .ok_or(Malformed("its parts do not add up"))?;
+        let mut tail = Tail { blocks: &blocks, next: entry_blocks + frame_blocks, end: last, piece: vec![], at: 0 };
+        let packs = read_packs(&tail.take(packs_len)?)?;
+        let map = tail.take(fences_len + filters_len)?;
+        let filters = place_filters(&map, fences_len as usize, entries)?;
+        let replaced = read_names(&tail.take(names_len)?)?;
+        Ok(Self { blocks, entries, frames, packs, map, filters, replaced })
     }
 
     pub fn entries(&self) -> u64 {
@@ -322,9 +427,14 @@ impl<B: Blocks> Run<B> {
     /// The entry block that would hold `id`.
     fn block_of(&self, id: &ChunkId) -> Option<u64> {
         // Two blocks may share a fence only if eight bytes of their ids agree; then the earlier is tried and the later follows.
-        let first = &id.0[..8];
-        let after = self.fences.partition_point(|fence| fence.as_slice() <= first);
+        let blocks = self.entries.div_ceil(ENTRIES_PER_BLOCK as u64) as usize;
+        let after = partition(blocks, |at| self.fence(at as u64) <= &id.0[..FENCE_BYTES]);
         after.checked_sub(1).map(|at| at as u64)
+    }
+
+    fn fence(&self, block: u64) -> &[u8] {
+        let at = block as usize * FENCE_BYTES;
+        &self.map[at..at + FENCE_BYTES]
     }
 
     fn may_contain(&self, id: &ChunkId) -> Option<u64> {
@@ -335,7 +445,10 @@ impl<B: Blocks> Run<B> {
         let key = filter_key(id);
         (first..=last)
             .filter_map(|at| self.filters.get(at as usize))
-            .any(|(descriptor, fingerprints)| BinaryFuse8Ref::from_dma(descriptor, fingerprints).contains(&key))
+            .any(|(descriptor, fingerprints)| {
+                let (descriptor, fingerprints) = (&self.map[descriptor.clone()], &self.map[fingerprints.clone()]);
+                BinaryFuse8Ref::from_dma(descriptor, fingerprints).contains(&key)
+            })
             .then_some(block)
     }
 
@@ -344,11 +457,11 @@ impl<B: Blocks> Run<B> {
         loop {
             let block = self.blocks.block(number).map_err(RunError::Read)?;
             let count = self.entries_in(number);
-            let at = partition(count, |at| get_entry(&block, at).is_some_and(|entry| entry.id < *id));
+            let at = partition(count, |at| entry_id(&block, at).is_some_and(|there| there < id.0.as_slice()));
             match get_entry(&block, at).filter(|_| at < count) {
                 Some(entry) if entry.id == *id => return Ok(Some(entry)),
                 // Equal fences: the id may stand one block before.
-                _ if at == 0 && number > 0 && self.fences[number as usize].as_slice() == &id.0[..8] => number -= 1,
+                _ if at == 0 && number > 0 && self.fence(number) == &id.0[..FENCE_BYTES] => number -= 1,
                 _ => return Ok(None),
             }
         }
@@ -400,22 +513,39 @@ impl<B: Blocks> Run<B> {
         let start = self.entries.div_ceil(ENTRIES_PER_BLOCK as u64);
         let block = self.blocks.block(start + u64::from(number) / FRAMES_PER_BLOCK as u64).map_err(RunError::Read)?;
         let at = number as usize % FRAMES_PER_BLOCK * FRAME_BYTES;
-        let mut reader = Reader::new(block.get(at..).unwrap_or_default());
-        Ok(FrameRow { pack: reader.u32()?, offset: reader.u32()?, stored_len: reader.u32()?, plain_len: reader.u32()? })
+        Ok(get_frame(block.get(at..).unwrap_or_default())?)
+    }
+
+    pub fn frames(&self) -> u64 {
+        self.frames
     }
 
     /// Calls `each` for every frame, in order.
     pub fn each_frame(&self, mut each: impl FnMut(FrameRow)) -> Result<(), RunError<B::Error>> {
-        for number in 0..self.frames {
-            each(self.frame(number as u32)?);
+        let mut block = self.entries.div_ceil(ENTRIES_PER_BLOCK as u64);
+        let end = block + self.frames.div_ceil(FRAMES_PER_BLOCK as u64);
+        let mut left = self.frames;
+        while block < end {
+            let stretch = block..end.min(block + STRETCH);
+            block = stretch.end;
+            let bytes = self.blocks.stretch(stretch).map_err(RunError::Read)?;
+            for row in bytes.chunks(FRAME_BYTES).take(usize::try_from(left).unwrap_or(usize::MAX)) {
+                each(get_frame(row)?);
+                left -= 1;
+            }
         }
-        Ok(())
+        if left == 0 { Ok(()) } else { Err(Malformed("a frame block is short").into()) }
     }
 
-    /// Entries in order, read block by block.
+    /// Entries in order, read many blocks at a time.
     pub fn iter(&self) -> Entries<'_, B> {
-        Entries { run: self, block: None, number: 0, at: 0 }
+        Entries { run: self, stretch: Vec::new(), blocks: 0..0, at: 0 }
     }
+}
+
+fn get_frame(row: &[u8]) -> Result<FrameRow, Malformed> {
+    let mut reader = Reader::new(row);
+    Ok(FrameRow { pack: reader.u32()?, offset: reader.u32()?, stored_len: reader.u32()?, plain_len: reader.u32()? })
 }
 
 fn partition(count: usize, mut before: impl FnMut(usize) -> bool) -> usize {
@@ -430,29 +560,36 @@ fn partition(count: usize, mut before: impl FnMut(usize) -> bool) -> usize {
 /// See `Run::iter`.
 pub struct Entries<'a, B: Blocks> {
     run: &'a Run<B>,
-    block: Option<std::sync::Arc<Vec<u8>>>,
-    number: u64,
+    /// The first block is the one at hand.
+    stretch: Vec<u8>,
+    /// What of `stretch` is left.
+    blocks: Range<u64>,
     at: usize,
 }
 
 impl<B: Blocks> Entries<'_, B> {
     fn advance(&mut self) -> Result<Option<EntryRow>, RunError<B::Error>> {
-        loop {
-            if self.number * ENTRIES_PER_BLOCK as u64 >= self.run.entries {
+        let all = self.run.entries.div_ceil(ENTRIES_PER_BLOCK as u64);
+        while self.blocks.is_empty() || self.at == self.run.entries_in(self.blocks.start) {
+            if !self.blocks.is_empty() {
+                self.blocks.start += 1;
+                self.at = 0;
+            }
+            if self.blocks.start == all {
                 return Ok(None);
             }
-            if self.at == self.run.entries_in(self.number) {
-                (self.block, self.number, self.at) = (None, self.number + 1, 0);
-                continue;
+            if self.blocks.is_empty() {
+                let stretch = self.blocks.start..all.min(self.blocks.start + STRETCH);
+                self.stretch = self.run.blocks.stretch(stretch.clone()).map_err(RunError::Read)?;
+                self.blocks = stretch;
             }
-            if self.block.is_none() {
-                self.block = Some(self.run.blocks.block(self.number).map_err(RunError::Read)?);
-            }
-            let block = self.block.as_ref().ok_or(Malformed("a block is missing"))?;
-            let entry = get_entry(block, self.at).ok_or(Malformed("an entry block is short"))?;
-            self.at += 1;
-            return Ok(Some(entry));
         }
+        // Counted from its end: the stretch ends where `blocks` does.
+        let left = (self.blocks.end - self.blocks.start) as usize * BLOCK_BYTES;
+        let block = self.stretch.len().checked_sub(left).map(|start| &self.stretch[start..]);
+        let entry = block.and_then(|block| get_entry(block, self.at));
+        self.at += 1;
+        entry.map(Some).ok_or(Malformed("an entry block is short").into())
     }
 }
 
@@ -472,7 +609,7 @@ pub fn merge<B: Blocks, E, F>(
 where
     F: FnMut(&[u8]) -> Result<(), E>,
 {
-    let mut writer = RunWriter::new(emit);
+    let mut writer = RunWriter::without_filters(emit);
     let mut frame_bases = Vec::with_capacity(runs.len());
     let mut frames = 0u64;
     for run in runs {
@@ -482,29 +619,13 @@ where
     if frames > u64::from(u32::MAX) {
         return Err(MergeError::Read(Malformed("too many frames for one segment").into()));
     }
-    let mut cursors = Vec::with_capacity(runs.len());
-    for run in runs {
-        let mut entries = run.iter();
-        let head = entries.advance().map_err(MergeError::Read)?;
-        cursors.push((head, entries));
-    }
-    let mut last = None;
-    loop {
-        let first = cursors.iter().enumerate().filter_map(|(at, (head, _))| head.map(|entry| (entry.id, at))).min();
-        let Some((id, at)) = first else { break };
-        if last.is_some_and(|last| id < last) {
-            return Err(MergeError::Read(Malformed("entries are out of order").into()));
+    let mut union = Union::of(runs).map_err(MergeError::Read)?;
+    while let Some((at, mut entry)) = union.next().map_err(MergeError::Read)? {
+        if u64::from(entry.frame) >= runs[at].frames {
+            return Err(MergeError::Read(Malformed("a chunk names no frame").into()));
         }
-        last = Some(id);
-        let (head, entries) = &mut cursors[at];
-        if let Some(mut entry) = head.take() {
-            if u64::from(entry.frame) >= runs[at].frames {
-                return Err(MergeError::Read(Malformed("a chunk names no frame").into()));
-            }
-            entry.frame += frame_bases[at];
-            writer.entry(&entry).map_err(MergeError::Write)?;
-        }
-        *head = entries.advance().map_err(MergeError::Read)?;
+        entry.frame += frame_bases[at];
+        writer.entry(&entry).map_err(MergeError::Write)?;
     }
     let mut packs = Vec::new();
     for run in runs {
@@ -527,7 +648,48 @@ where
         }
         packs.extend_from_slice(&run.packs);
     }
-    writer.finish(&packs, replaced).map_err(MergeError::Write)
+    writer.begin_tail(&packs).map_err(MergeError::Write)?;
+    let mut filters = Filters::default();
+    let mut union = Union::of(runs).map_err(MergeError::Read)?;
+    while let Some((_, entry)) = union.next().map_err(MergeError::Read)? {
+        filters.add(&entry.id);
+        writer.tail(&filters.bytes).map_err(MergeError::Write)?;
+        filters.bytes.clear();
+    }
+    filters.close();
+    writer.tail(&filters.bytes).map_err(MergeError::Write)?;
+    writer.end(&packs, replaced).map_err(MergeError::Write)
+}
+
+/// The entries of several runs in order, each id once, from the first run that has it.
+struct Union<'a, B: Blocks> {
+    cursors: Vec<(Option<EntryRow>, Entries<'a, B>)>,
+    last: Option<ChunkId>,
+}
+
+impl<'a, B: Blocks> Union<'a, B> {
+    fn of(runs: &[&'a Run<B>]) -> Result<Self, RunError<B::Error>> {
+        let cursor = |run: &&'a Run<B>| -> Result<_, RunError<B::Error>> {
+            let mut entries = run.iter();
+            Ok((entries.advance()?, entries))
+        };
+        Ok(Self { cursors: runs.iter().map(cursor).collect::<Result<_, _>>()?, last: None })
+    }
+
+    /// The next entry, and the place of its run.
+    fn next(&mut self) -> Result<Option<(usize, EntryRow)>, RunError<B::Error>> {
+        loop {
+            let heads = self.cursors.iter().enumerate().filter_map(|(at, (head, _))| head.map(|entry| (entry.id, at)));
+            let Some((id, at)) = heads.min() else { return Ok(None) };
+            let (head, entries) = &mut self.cursors[at];
+            let entry = std::mem::replace(head, entries.advance()?);
+            match (self.last.replace(id), entry) {
+                (Some(last), _) if id < last => return Err(Malformed("entries are out of order").into()),
+                (Some(last), _) if id == last => {}
+                (_, entry) => return Ok(entry.map(|entry| (at, entry))),
+            }
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -541,7 +703,6 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use std::convert::Infallible;
-    use std::sync::Arc;
 
     struct Memory(Vec<Arc<Vec<u8>>>);
 
@@ -552,6 +713,9 @@ mod tests {
         }
         fn block(&self, number: u64) -> Result<Arc<Vec<u8>>, Infallible> {
             Ok(self.0[number as usize].clone())
+        }
+        fn stretch(&self, numbers: Range<u64>) -> Result<Vec<u8>, Infallible> {
+            Ok(numbers.flat_map(|number| self.0[number as usize].to_vec()).collect())
         }
     }
 

@@ -5,8 +5,9 @@
 //! Where this host keeps copies, that happens once: nothing but a run that was verified is ever kept under a run's name, by whoever fetched it (here, and
 //! `verify`) or made it (deltas and segments of this host), in a directory that only this user can write to. A copy under that name is therefore believed
 //! block by block. One that was torn or bent since does not open: it is dropped, and the store is asked.
+//! A store that is near needs no copies: a run there is proven where it lies, and `proofs` remembers it, until the file is written to or replaced.
 //!
-//! Memory: a run up to `WHOLE_BYTES` passes whole; a larger one in pieces, through the copy that it becomes.
+//! Memory: far away, a run up to `WHOLE_BYTES` passes whole, and a larger one in pieces, through the copy that it becomes; near, one beyond `KEEP_BYTES` in pieces.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -70,6 +71,12 @@ pub(super) fn run(repository: &Repository, name: RunName, size: Option<u64>, roo
         {
             return fetched(size, header, Held::Copy(copy));
         }
+    }
+    if let Some(size) = size.filter(|size| *size > KEEP_BYTES as u64)
+        && copies.is_none()
+        && !repository.store.is_remote()
+    {
+        return fetched(size, wanted.in_place(size)?, Held::Nothing);
     }
     let proved = |bytes: Vec<u8>| wanted.prove(&bytes).map(|header| (header, bytes));
     let (header, bytes) = match repository.ahead.bytes(&wanted.key).map(proved) {
@@ -142,23 +149,58 @@ impl Wanted<'_> {
                 return Ok(None);
             }
         }
+        let mut torn = false;
+        let header = self.prove_pieces(size, |range| {
+            let piece = new.read(range);
+            torn |= piece.is_err();
+            Ok(piece.unwrap_or_default())
+        });
+        if torn {
+            return Ok(None);
+        }
+        let header = header?;
+        new.ends_at(size);
+        new.keep(&self.key);
+        Ok(copies.open(&self.key).map(|copy| (header, copy)))
+    }
+
+    /// Checks a large run where it lies, unless that was done before and nobody has written to it since.
+    fn in_place(&self, size: u64) -> Result<Header> {
+        let store = &self.repository.store;
+        let stamp = store.stamp(&self.key)?;
+        let proofs = self.repository.proofs.as_ref();
+        if let (Some(proofs), Some(stamp)) = (proofs, stamp)
+            && proofs.has(&self.key, stamp)
+        {
+            return self.header(&store.get_range(&self.key, 0..HEADER_BYTES as u64)?);
+        }
+        let header = self.prove_pieces(size, |range| Ok(store.get_range(&self.key, range)?))?;
+        if let (Some(proofs), Some(stamp)) = (proofs, stamp)
+            && store.stamp(&self.key)? == Some(stamp)
+        {
+            proofs.note(&self.key, stamp);
+        }
+        Ok(header)
+    }
+
+    /// Checks all of a run that `read` brings piece by piece.
+    fn prove_pieces(&self, size: u64, mut read: impl FnMut(std::ops::Range<u64>) -> Result<Vec<u8>>) -> Result<Header> {
         let mut message = Message::new(self.repository.id, &self.key);
-        let signed = size - SIGNATURE_BYTES as u64;
+        let signed = size.checked_sub(SIGNATURE_BYTES as u64).ok_or_else(|| self.damaged(ObjectError::Short))?;
         let mut header = None;
-        for start in starts {
-            let Ok(piece) = new.read(start..(start + PIECE_BYTES).min(size)) else { return Ok(None) };
+        for start in (0..size).step_by(PIECE_BYTES as usize) {
+            let piece = read(start..(start + PIECE_BYTES).min(size))?;
             if start == 0 {
                 header = Some(self.header(&piece)?);
             }
             message.add(&piece[..piece.len().min(signed.saturating_sub(start) as usize)]);
         }
-        let Ok(trailer) = new.read(size - TRAILER_BYTES as u64..size) else { return Ok(None) };
-        let by_writer = trailer[0] == 2 && trailer[1..9] == self.name.session.writer().0;
-        if !by_writer || !self.signer.verifies(&message, &trailer[9..]) {
+        let trailer = read(size.saturating_sub(TRAILER_BYTES as u64)..size)?;
+        let by_writer = trailer.len() == TRAILER_BYTES && trailer[0] == 2;
+        if !by_writer || trailer[1..9] != self.name.session.writer().0 || !self.signer.verifies(&message, &trailer[9..])
+        {
             return Err(self.damaged(ObjectError::Signature));
         }
-        new.ends_at(size);
-        new.keep(&self.key);
-        Ok(header.zip(copies.open(&self.key)))
+        header.ok_or_else(|| self.damaged(ObjectError::Short))
     }
 }

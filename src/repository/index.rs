@@ -4,6 +4,7 @@
 //! of the runs, and at most `CACHE_BLOCKS` blocks; entries stay in the store, or in the copies that this host keeps of it.
 
 use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -12,6 +13,7 @@ use super::{Error, Repository, Result, each};
 use crate::names::{ChunkId, GroupId, ObjectKey, WriterId};
 use crate::pack::keys::{self, Meaning};
 use crate::pack::run::{self, BLOCK_BYTES, Blocks, Location, Run, RunError, RunName};
+use crate::seal::cipher::TAG_BYTES;
 use crate::seal::object::{Identity, ObjectError, ObjectKind, Sealing, SegmentOpener, SignedBy, segment_range};
 use crate::store::{Create, Store};
 
@@ -19,6 +21,7 @@ use crate::store::{Create, Store};
 const CACHE_BLOCKS: usize = 2048;
 /// So many own runs of one size class become one.
 const MERGE_RUNS: usize = 8;
+const STORED_BLOCK_BYTES: usize = BLOCK_BYTES + TAG_BYTES;
 
 /// Whose runs are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,31 +85,46 @@ impl Blocks for SealedRun {
         if let Some(block) = self.cache.lock().unwrap_or_else(PoisonError::into_inner).get(place) {
             return Ok(block);
         }
-        let damaged = |cause| Error::Damaged { key: self.key.clone(), cause };
-        let (range, segments) = segment_range(self.size, number).ok_or_else(|| damaged(ObjectError::Short))?;
-        let open = |mut stored: Vec<u8>| -> Result<Vec<u8>> {
-            let len = self.opener.open(number, segments, &mut stored).map_err(damaged)?.len();
-            stored.truncate(len);
-            Ok(stored)
-        };
-        let near = match &self.held {
-            Held::Bytes(bytes) => Some(open(bytes[range.start as usize..range.end as usize].to_vec())?),
-            Held::Copy(copy) if !self.doubted.load(Ordering::Relaxed) => {
-                let opened = copy.read(range.clone()).ok().and_then(|stored| open(stored).ok());
-                if opened.is_none() {
-                    self.doubted.store(true, Ordering::Relaxed);
-                    self.store.copies().map(|copies| copies.forget(&self.key));
-                }
-                opened
-            }
-            Held::Copy(_) | Held::Nothing => None,
-        };
-        let block = Arc::new(match near {
-            Some(block) => block,
-            None => open(self.store.get_range(&self.key, range)?)?,
-        });
+        let block = Arc::new(self.stretch(number..number + 1)?);
         self.cache.lock().unwrap_or_else(PoisonError::into_inner).put(place, block.clone());
         Ok(block)
+    }
+
+    fn stretch(&self, numbers: Range<u64>) -> Result<Vec<u8>> {
+        let damaged = |cause| Error::Damaged { key: self.key.clone(), cause };
+        let place = |number| segment_range(self.size, number).ok_or_else(|| damaged(ObjectError::Short));
+        let Some(last) = numbers.end.checked_sub(1).filter(|last| *last >= numbers.start) else { return Ok(vec![]) };
+        let ((first, segments), (last, _)) = (place(numbers.start)?, place(last)?);
+        self.read(first.start..last.end, |mut stored| {
+            let mut kept = 0;
+            for number in numbers.clone() {
+                let at = (number - numbers.start) as usize * STORED_BLOCK_BYTES;
+                let end = stored.len().min(at + STORED_BLOCK_BYTES);
+                let len = self.opener.open(number, segments, &mut stored[at..end]).map_err(damaged)?.len();
+                stored.copy_within(at..at + len, kept);
+                kept += len;
+            }
+            stored.truncate(kept);
+            Ok(stored)
+        })
+    }
+}
+
+impl SealedRun {
+    /// Opens what is stored in `range`, from the nearest place that has it.
+    fn read(&self, range: Range<u64>, open: impl Fn(Vec<u8>) -> Result<Vec<u8>>) -> Result<Vec<u8>> {
+        match &self.held {
+            Held::Bytes(bytes) => return open(bytes[range.start as usize..range.end as usize].to_vec()),
+            Held::Copy(copy) if !self.doubted.load(Ordering::Relaxed) => {
+                if let Some(opened) = copy.read(range.clone()).ok().and_then(|stored| open(stored).ok()) {
+                    return Ok(opened);
+                }
+                self.doubted.store(true, Ordering::Relaxed);
+                self.store.copies().map(|copies| copies.forget(&self.key));
+            }
+            Held::Copy(_) | Held::Nothing => {}
+        }
+        open(self.store.get_range(&self.key, range)?)
     }
 }
 

@@ -12,6 +12,7 @@ mod host;
 mod index;
 mod init;
 mod packer;
+mod proofs;
 mod session;
 mod snapshots;
 mod spent;
@@ -41,6 +42,7 @@ pub use host::host_name;
 pub use index::{Index, Scope, SealedRun, merge_own_runs};
 pub use init::{Initialised, add_slot, export_writer, init, open_slot, revoke_writer, slots};
 pub use packer::{Class, Packer};
+use proofs::Proofs;
 pub use session::{Committed, WriteSession};
 pub use snapshots::{Selection, Snapshot, SnapshotState, Snapshots, Unreadable};
 pub use spent::Spent;
@@ -61,6 +63,8 @@ pub struct Repository {
     /// Writers with a revocation in the newest listing of these.
     revoked: Mutex<Option<HashSet<WriterId>>>,
     ahead: Ahead,
+    /// None: every run is proven once more.
+    proofs: Option<Proofs>,
 }
 
 impl Repository {
@@ -114,7 +118,13 @@ impl Repository {
         ahead: Ahead,
     ) -> Self {
         let (id, writers, revoked) = (access.repository, Writers::default(), Mutex::default());
-        Self { store, id, config, access, recipient, writers, revoked, ahead }
+        Self { store, id, config, access, recipient, writers, revoked, ahead, proofs: None }
+    }
+
+    /// The same, remembering in the cache directory of this host, if there is one, which runs it has proven.
+    pub fn remembering(mut self, cache: Option<&std::path::Path>) -> Self {
+        self.proofs = cache.map(|cache| Proofs::in_cache(cache, self.id, &self.access.repository_key));
+        self
     }
 
     /// The same repository as its store has it, whatever copies this host keeps; none: it keeps none.

@@ -5,7 +5,7 @@
 //!
 //! Order: a pack is durable before a delta names it, a delta before a manifest needs it. Memory: the table of each open pack (36 bytes a chunk), and 44
 //! bytes for each chunk that is in a finished pack and in no delta yet, which `checkpoint_due` bounds at `CHECKPOINT_CHUNKS`. A pack's table counts towards
-//! its size, so that a million tiny chunks fill it too.
+//! its size, and has a limit of its own, so that a million tiny chunks are many packs.
 //!
 //! On a store that is far away a pack that is full goes up beside the workers (`uploads`), and is noted for the next delta when its create has returned. While
 //! the link has little to do a pack goes before it is full (`early_bytes`), padded: a session begins with small packs, and one that outruns its link soon has none.
@@ -35,6 +35,8 @@ const CHECKPOINT_CHUNKS: usize = 128 << 10;
 const CHECKPOINT_BYTES: u64 = 1 << 30;
 const CHECKPOINT_TIME: Duration = Duration::from_secs(300);
 const SHARDS: usize = 64;
+/// A pack of so many tiny chunks (65,536) is full, however few bytes they have: each of them takes some hundred bytes of memory until a delta names it.
+const TABLE_BYTES_MAX: u64 = 36 * (64 << 10);
 /// What the first data pack of a session holds at least where the link waits for it.
 const EARLY_BYTES: u64 = 1 << 20;
 
@@ -226,14 +228,15 @@ impl<'a> Packer<'a> {
         if !opens(&pack.builder.frames(), row.offset, frame) {
             return Err(Error::SelfCheck);
         }
-        let len = pack.builder.len() + pack.builder.table_bytes();
+        let table = pack.builder.table_bytes();
+        let len = pack.builder.len() + table;
+        let is_full = table >= TABLE_BYTES_MAX || len >= pack.limit;
         let is_awaited = || len >= pack.early && self.uploads.as_ref().is_some_and(Uploads::is_idle);
-        if len < pack.limit && !is_awaited() {
+        if !is_full && !is_awaited() {
             *slot = Some(pack);
             return Ok(());
         }
         drop(slot);
-        let is_full = len >= pack.limit;
         self.finish_pack(class, pack, !is_full)
     }
 

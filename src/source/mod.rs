@@ -15,6 +15,7 @@ pub mod image;
 pub mod listed;
 mod listing;
 pub mod meta;
+mod nameless;
 pub mod open;
 pub mod problem;
 pub mod stat;

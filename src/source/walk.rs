@@ -5,10 +5,10 @@
 //!
 //! A found entry costs one `statx` by name on its directory's descriptor and one allocation (its path); a directory costs an
 //! open, a stat to be sure of it, and at least two `getdents` besides. The memory is that of the listings from the root to
-//! where the walk is (`listing`), a handle for each of those directories, and one path.
+//! where the walk is (`LISTINGS_BYTES` of names together, and the rest in files), a handle for each of those directories, and one path.
 
 use std::collections::VecDeque;
-use std::ffi::{CStr, CString, OsStr};
+use std::ffi::{CString, OsStr};
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
@@ -21,7 +21,7 @@ use rustix::io::Errno;
 use super::dir::{Base, Dir, open_quietly};
 use super::exclude::Excludes;
 use super::listed::Listed;
-use super::listing::{BUFFER_BYTES, Listing};
+use super::listing::{BUFFER_BYTES, CACHEDIR_TAG, Listing};
 use super::open;
 use super::problem::{Problem, ProblemKind, SourceError};
 use super::stat::{FileType, Stat, stat_at};
@@ -113,12 +113,15 @@ struct Frame {
     dir: Arc<Dir>,
     scope: Scope,
     listing: Listing,
-    next: usize,
 }
 
 /// What the first bytes of a tag must be (<https://bford.info/cachedir/>).
 const CACHEDIR_SIGNATURE: &[u8; 43] = b"Signature: 8a477f597d28d172789f06886806bc55";
-const CACHEDIR_TAG: &CStr = c"CACHEDIR.TAG";
+
+/// Names in memory, of all directories from the root to where the walk is: some 400,000 names of 24 bytes. What is more is sorted through a file.
+const LISTINGS_BYTES: usize = 16 << 20;
+/// Each directory has that much in any case.
+const LISTING_BYTES_MIN: usize = 256 << 10;
 
 /// Emptied listings kept for the next directories.
 const SPARE_MAX: usize = 16;
@@ -207,21 +210,20 @@ impl Walk {
         if let (Scope::Listed, Some(listed)) = (scope, &self.options.listed) {
             listing.fill(listed.names(&self.path));
             self.descriptor = Some(descriptor);
-            self.frames.push(Frame { dir, scope, listing, next: 0 });
+            self.frames.push(Frame { dir, scope, listing });
             self.restart_absolute();
             return Ok(());
         }
-        let result = listing.read(&descriptor, &mut self.buffer);
-        if self.options.exclude_caches
-            && let Some(tag) = listing.position(CACHEDIR_TAG)
-            && is_cache(&descriptor)
-        {
-            listing.keep_only(tag);
+        let held = self.frames.iter().map(|frame| frame.listing.held()).sum();
+        let room = LISTINGS_BYTES.saturating_sub(held).max(LISTING_BYTES_MIN);
+        let result = listing.read(&descriptor, &mut self.buffer, room);
+        if self.options.exclude_caches && listing.has_tag() && is_cache(&descriptor) {
+            listing.keep_only(CACHEDIR_TAG);
         }
         // What was listed before an error is saved all the same.
         let result = result.map_err(|errno| dir.problem(&self.path, ProblemKind::from_errno("listed", errno)));
         self.descriptor = Some(descriptor);
-        self.frames.push(Frame { dir, scope, listing, next: 0 });
+        self.frames.push(Frame { dir, scope, listing });
         self.restart_absolute();
         result
     }
@@ -256,8 +258,14 @@ impl Walk {
     /// The next name of the directory being walked, unless it is left out. None at its end.
     fn step(&mut self) -> Option<Option<Result<Found, Problem>>> {
         let frame = self.frames.last_mut()?;
-        let (name, file_type) = frame.listing.name(frame.next)?;
-        frame.next += 1;
+        let (name, file_type) = match frame.listing.next()? {
+            Ok(next) => next,
+            // What the file of names no longer gives is as good as not listed.
+            Err(errno) => {
+                let problem = frame.dir.problem(&self.path, ProblemKind::Unreadable { verb: "listed", errno });
+                return Some(Some(Err(problem)));
+            }
+        };
         let path = match self.path.join(name.to_bytes()) {
             Ok(path) => path,
             Err(_) => {
@@ -403,6 +411,7 @@ mod tests {
     use proptest::prelude::*;
     use rustix::process::{Uid, geteuid};
     use std::collections::BTreeSet;
+    use std::ffi::CStr;
     use std::os::unix::fs::symlink;
     use std::path::PathBuf;
 

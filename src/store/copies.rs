@@ -23,6 +23,8 @@ pub(super) const FOLDERS: [&str; 6] = ["config/", "writers/", "revoked/", "s/", 
 const TMP: &str = "tmp";
 /// A copy in the making that nobody has written to for so long is nobody's.
 const STALE: std::time::Duration = std::time::Duration::from_secs(86_400);
+/// A copy so large is read so often that it stays open. Of runs, which are merged by powers of eight, there are a few dozen; packs are asked for one after another.
+const LARGE_BYTES: u64 = 8 << 20;
 const MAGIC: [u8; 8] = *b"LIFECOPY";
 const HASH_BYTES: usize = 32;
 const TRAILER_BYTES: usize = 8 + HASH_BYTES + MAGIC.len();
@@ -46,10 +48,11 @@ pub struct Copies {
     believed: Option<Arc<Mutex<HashSet<ObjectKey>>>>,
 }
 
-/// A copy that is read by parts. It holds no open file: there may be thousands.
+/// A copy that is read by parts. It holds no open file unless it is large: there may be thousands of others.
 pub struct Copy {
     path: PathBuf,
     size: u64,
+    file: Option<File>,
 }
 
 /// A copy in the making. Dropped before `keep`, it leaves nothing.
@@ -149,7 +152,7 @@ impl Copies {
             Ok(parse(&end, size).map(|_| size))
         })();
         match size {
-            Ok(Some(size)) => Some(Copy { path, size }),
+            Ok(Some(size)) => Some(Copy { path, size, file: (size >= LARGE_BYTES).then_some(file) }),
             _ => {
                 let _ = fs::remove_file(path); // torn
                 None
@@ -276,7 +279,10 @@ impl Copy {
         }
         let len = usize::try_from(range.end - range.start).map_err(io::Error::other)?;
         let mut bytes = vec![0; len];
-        File::open(&self.path)?.read_exact_at(&mut bytes, range.start)?;
+        match &self.file {
+            Some(file) => file.read_exact_at(&mut bytes, range.start)?,
+            None => File::open(&self.path)?.read_exact_at(&mut bytes, range.start)?,
+        }
         Ok(bytes)
     }
 }

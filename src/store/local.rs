@@ -30,7 +30,9 @@ use object_store::local::LocalFileSystem;
 use object_store::{ObjectStore, PutMode, PutOptions, PutPayload};
 use rustix::fs::{AtFlags, Mode};
 
-use super::{Class, Create, Inspection, Leftover, Listed, Replace, Result, Store, StoreError, Swept, Upload, drive};
+use super::{
+    Class, Create, Inspection, Leftover, Listed, Replace, Result, Store, StoreError, Swept, Tag, Upload, drive,
+};
 use crate::names::{ObjectKey, SessionId};
 use error::LocalError;
 pub use error::OpenError;
@@ -142,6 +144,10 @@ impl Store for LocalStore {
             Err(cause) if cause.class() == Class::NotFound => Ok(None),
             Err(cause) => Err(self.refuse("size up", key, cause)),
         }
+    }
+
+    fn stamp(&self, key: &ObjectKey) -> Result<Option<Tag>> {
+        read::stamp(&self.root, key).map_err(|cause| self.refuse("look at", key, cause))
     }
 
     fn create(&self, key: &ObjectKey, bytes: &[u8]) -> Result<Create> {

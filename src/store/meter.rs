@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{Copies, Create, Inspection, Leftover, Listed, Replace, Result, Store, Swept, Upload};
+use super::{Copies, Create, Inspection, Leftover, Listed, Replace, Result, Store, Swept, Tag, Upload};
 use crate::names::{ObjectKey, SessionId};
 
 /// Requests by verb, failed ones among them, and bytes of objects that went up and came down.
@@ -142,6 +142,10 @@ impl<S: Store> Store for Metered<S> {
 
     fn sweep(&self, is_dead: &mut dyn FnMut(&Leftover) -> bool) -> Result<Swept> {
         self.store.sweep(is_dead)
+    }
+
+    fn stamp(&self, key: &ObjectKey) -> Result<Option<Tag>> {
+        self.store.stamp(key)
     }
 
     fn is_remote(&self) -> bool {

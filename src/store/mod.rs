@@ -113,6 +113,13 @@ pub trait Store: Send + Sync {
         Ok(Swept::default())
     }
 
+    /// What would be another if anybody had written to the object since, by the word of this host's kernel and nobody else's; none where that cannot be told, or
+    /// where it may yet change without a sign.
+    fn stamp(&self, key: &ObjectKey) -> Result<Option<Tag>> {
+        let _ = key;
+        Ok(None)
+    }
+
     /// Whether each call takes a round trip, so that many at once are better than many in a row, and packs are better large.
     fn is_remote(&self) -> bool {
         false

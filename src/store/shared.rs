@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::{Copies, Create, Inspection, Leftover, Listed, Replace, Result, Store, Swept, Upload};
+use super::{Copies, Create, Inspection, Leftover, Listed, Replace, Result, Store, Swept, Tag, Upload};
 use crate::bucket::Traffic;
 use crate::names::{ObjectKey, SessionId};
 
@@ -60,6 +60,10 @@ macro_rules! store_behind {
 
             fn sweep(&self, is_dead: &mut dyn FnMut(&Leftover) -> bool) -> Result<Swept> {
                 (**self).sweep(is_dead)
+            }
+
+            fn stamp(&self, key: &ObjectKey) -> Result<Option<Tag>> {
+                (**self).stamp(key)
             }
 
             fn is_remote(&self) -> bool {

@@ -1,5 +1,7 @@
 //! Every test from outside, in one binary that links once.
 
+mod at_scale_index;
+mod at_scale_tree;
 mod backup;
 mod bucket_source;
 mod cli;

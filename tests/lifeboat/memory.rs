@@ -7,7 +7,7 @@ use std::process::Command;
 use crate::support::repo::noise;
 use crate::support::shipped::{good, lifeboat};
 
-const PEAK_BYTES_MAX: u64 = 96 << 20;
+pub const PEAK_BYTES_MAX: u64 = 96 << 20;
 
 /// Runs a command, then prints the most memory that it had at any time, in KiB (getrusage(2)).
 const WRAPPER: &str = "
@@ -17,8 +17,9 @@ print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 sys.exit(ended.returncode)
 ";
 
+/// The most memory that `lifeboat` had with these arguments. The repository and its key lie in `home`, which is also its home.
 #[track_caller]
-fn peak(home: &Path, arguments: &[&str]) -> u64 {
+pub fn peak(home: &Path, arguments: &[&str]) -> u64 {
     let inner = lifeboat(home, arguments);
     let mut wrapped = Command::new("python3");
     wrapped.arg("-c").arg(WRAPPER).arg(inner.get_program()).args(inner.get_args()).current_dir(home);

@@ -14,14 +14,12 @@ use std::collections::binary_heap::PeekMut;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
-
-use rustix::fs::{Mode, OFlags};
 
 use super::Listed;
 use crate::names::TreePath;
 use crate::pack::entry::Timestamp;
 use crate::pack::wire::{Malformed, Reader, put_slice, put_varint, put_zigzag};
+use crate::source::nameless;
 
 const MEMORY_BYTES: usize = 32 << 20;
 const READ_BYTES: usize = 16 << 10;
@@ -89,7 +87,7 @@ impl Sorter {
         self.buffer.sort();
         let file = match &mut self.spill {
             Some(file) => file,
-            none => none.insert(nameless()?),
+            none => none.insert(nameless::file()?),
         };
         let start = self.end;
         let mut out = Vec::with_capacity(1 << 20);
@@ -125,26 +123,6 @@ impl Sorter {
         }
         Ok(Sorted { spill: self.spill, heap, buffer: self.buffer, next: 0 })
     }
-}
-
-/// A file that nobody else can open and that needs no removal.
-fn nameless() -> io::Result<File> {
-    let wished = std::env::var_os("TMPDIR").map(PathBuf::from);
-    let places = wished.into_iter().chain(["/var/tmp".into(), "/tmp".into()]);
-    let mut failed = io::Error::from(io::ErrorKind::NotFound);
-    for place in places {
-        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-        match rustix::fs::open(&place, flags, Mode::RUSR | Mode::WUSR) {
-            Ok(file) => return Ok(file.into()),
-            Err(errno) => {
-                failed = io::Error::new(
-                    io::Error::from(errno).kind(),
-                    format!("a temporary file for the listing cannot be made in {}: {errno}", place.display()),
-                );
-            }
-        }
-    }
-    Err(failed)
 }
 
 /// A sorted stretch of the file, ordered by its next record.
