@@ -11,6 +11,8 @@
 //! The decompressor takes 0.16. A backup counts 4 MiB of a worker's 19 for contexts (`backup::pipeline`), so level 8, the highest that it takes of its
 //! own accord, adds 1.7 MiB a worker, and what a person asks for at most 9.4: on two workers 19, which 96 MiB on a disk and 256 to a cloud have left.
 
+use std::io::Cursor;
+
 use zstd::bulk::{Compressor, Decompressor};
 use zstd::zstd_safe::CParameter;
 
@@ -82,10 +84,12 @@ impl Codec {
     fn fits(&mut self, plaintext: &[u8], level: Level, room: usize, out: &mut Vec<u8>) -> bool {
         self.turn_to(level);
         out.clear();
-        out.resize(1 + room, 0);
-        out[0] = ZSTD;
-        let written = self.compressor.compress_to_buffer(plaintext, &mut out[1..]);
-        written.inspect(|written| out.truncate(1 + written)).is_ok()
+        out.reserve(1 + room);
+        out.push(ZSTD);
+        // Behind the codec, into memory that nobody fills with zeros first.
+        let mut behind = Cursor::new(&mut *out);
+        behind.set_position(1);
+        self.compressor.compress_to_buffer(plaintext, &mut behind).is_ok_and(|written| written <= room)
     }
 
     fn turn_to(&mut self, level: Level) {
@@ -115,8 +119,9 @@ impl Codec {
             }
             RAW => Err(FrameError::Damaged),
             ZSTD => {
-                out.resize(plain_len, 0);
-                match self.decompressor.decompress_to_buffer(bytes, out.as_mut_slice()) {
+                out.clear();
+                out.reserve(plain_len);
+                match self.decompressor.decompress_to_buffer(bytes, out) {
                     Ok(written) if written == plain_len => Ok(()),
                     _ => Err(FrameError::Damaged),
                 }

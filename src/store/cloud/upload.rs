@@ -28,7 +28,8 @@ pub(super) struct Held {
 
 impl Held {
     pub fn new(store: CloudStore) -> Self {
-        Self { store, bytes: Vec::new(), file: None }
+        // At once as much as it will ever hold, and touched as it fills: what grows by doubling is copied, and leaves holes behind that no other pack fits in.
+        Self { store, bytes: Vec::with_capacity(SPOOL_BYTES), file: None }
     }
 
     fn spool(&mut self) -> std::io::Result<()> {
