@@ -6,7 +6,7 @@
 //! What cannot be told here is left to that: no mark is a loss, only work.
 //!
 //! A million unchanged keys in pages of S3, listed over loopback, two cores, medians of 3: listing alone takes 2.97 s of CPU and 3.76 s in all, a backup of what did not change
-//! 3.63 s and 4.12 s. Most of the difference is reading leaves: two fifths their bytes from the store, the rest what stands in them.
+//! 3.63 s and 4.12 s. Most of the difference is fetching leaves and reading what stands in them.
 //!
 //! Memory: about 300 bytes for each leaf (some 250 entries), and no more than `LEAVES_MAX` of them: 80 MB, for 65 million keys.
 
