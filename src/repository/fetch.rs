@@ -168,7 +168,8 @@ impl Wanted<'_> {
     fn in_place(&self, size: u64) -> Result<Header> {
         let store = &self.repository.store;
         let stamp = store.stamp(&self.key)?;
-        let fact = self.repository.proofs.as_ref().zip(stamp).map(|(proofs, stamp)| (proofs, proofs.of_run(&self.key, stamp)));
+        let fact =
+            self.repository.proofs.as_ref().zip(stamp).map(|(proofs, stamp)| (proofs, proofs.of_run(&self.key, stamp)));
         if fact.as_ref().is_some_and(|(proofs, fact)| proofs.recall(fact).is_some()) {
             return self.header(&store.get_range(&self.key, 0..HEADER_BYTES as u64)?);
         }

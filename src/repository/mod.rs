@@ -11,6 +11,7 @@ mod fetch;
 mod host;
 mod index;
 mod init;
+mod manifests;
 mod packer;
 mod proofs;
 mod session;

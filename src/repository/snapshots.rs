@@ -1,26 +1,21 @@
 //! Snapshots: what the commit slots hold, and which one `latest` is.
 //!
-//! Owns reading of manifests, lineage, and selection. A slot that does not verify is named and never guessed at.
+//! Owns lineage and selection; each slot is read by `manifests`. A slot that does not verify is named and never guessed at.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
-use subtle::ConstantTimeEq;
-
+use super::manifests::Reading;
 use super::proofs::Proofs;
-use super::session::{body_aad, body_commitment};
 use super::together::both;
 use super::{Error, Repository, Result, each};
 use crate::names::{ChunkId, GroupId, ObjectKey, SessionId, SnapshotId, TreePath, WriterId};
 use crate::pack::keys::{self, Meaning};
 use crate::pack::record::{self, ManifestBody};
 use crate::pack::tree::Root;
-use crate::seal::cipher::Opener;
-use crate::seal::key::Secret;
-use crate::seal::object::{Envelope, ObjectError, ObjectKind, SignedBy};
-use crate::seal::stanza::{To, Use};
+use crate::seal::object::ObjectError;
 
-/// So many slots near by are worth a thread: what was proven before takes about 2 ms, and what was not 45.
+/// So many slots near by are worth a thread: they take 3 ms of a core if they were proven before, and 41 if not.
 const SLOTS_PER_THREAD: usize = 128;
 
 /// A committed snapshot whose manifest verifies.
@@ -148,7 +143,7 @@ impl Snapshots {
                 _ => None,
             })
             .collect();
-        let reading = Reading { repository, proofs, revocations: Mutex::default() };
+        let reading = Reading::new(repository, proofs);
         let read = |(slot, session): &(&ObjectKey, SessionId)| reading.slot(slot, *session);
         // Near, it is work and no waiting.
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);
@@ -297,145 +292,6 @@ fn in_order(mut snapshots: Vec<Snapshot>) -> Vec<Snapshot> {
     let mut ranked: Vec<_> = ranks.into_iter().zip(snapshots).collect();
     ranked.sort_by_key(|(rank, snapshot)| (*rank, snapshot.id));
     ranked.into_iter().map(|(_, snapshot)| snapshot).collect()
-}
-
-/// One listing at work.
-struct Reading<'a> {
-    repository: &'a Repository,
-    /// None: nothing is believed, and nothing remembered.
-    proofs: Option<&'a Proofs>,
-    /// The revocation of each writer that was asked for.
-    revocations: Mutex<BTreeMap<WriterId, Option<Arc<record::Revocation>>>>,
-}
-
-impl Reading<'_> {
-    fn slot(&self, slot: &ObjectKey, session: SessionId) -> Result<Option<Snapshot>> {
-        match self.repository.read(slot, |bytes| self.open(slot, session, bytes)) {
-            Err(Error::Store(error)) if error.is_not_found() => Err(Error::Missing { key: slot.clone() }),
-            read => read,
-        }
-    }
-
-    /// What stands in a slot; none: a fence.
-    fn open(&self, slot: &ObjectKey, session: SessionId, bytes: &[u8]) -> Result<Option<Snapshot>> {
-        let repository = self.repository;
-        let damaged = |cause| Error::Damaged { key: slot.clone(), cause };
-        let envelope = Envelope::parse(bytes, slot, repository.id).map_err(damaged)?;
-        let (kind, by) = (envelope.header.kind, envelope.signed_by);
-        if !matches!(kind, ObjectKind::Fence | ObjectKind::Manifest) {
-            return Err(damaged(ObjectError::Kind(kind as u8)));
-        }
-        let signer = repository.signer(by)?;
-        let fact = self.proofs.map(|proofs| (proofs, proofs.of_slot(slot, signer, bytes)));
-        let proven = fact.as_ref().and_then(|(proofs, fact)| proofs.recall(fact));
-        if proven.is_none() {
-            envelope.verify(signer).map_err(damaged)?;
-        }
-        let note = |secret: Option<&Secret>| {
-            if let (Some((proofs, fact)), None) = (&fact, &proven) {
-                proofs.note(fact, secret);
-            }
-        };
-        let outer = envelope.open(&repository.access.repository_key).map_err(damaged)?;
-        let writer = session.writer();
-        let is_own = by == SignedBy::Writer(writer);
-        // A writer fences sessions of its own only; the admin may fence any, and commit for nobody.
-        if !is_own && (kind == ObjectKind::Manifest || by != SignedBy::Admin) {
-            return Err(damaged(ObjectError::Signature));
-        }
-        if kind == ObjectKind::Fence {
-            note(None);
-            return Ok(None);
-        }
-        let manifest: record::Manifest = record::decode(&outer).map_err(damaged)?;
-        let own_group = repository.writer(writer)?.group;
-        if *manifest.writer != writer.0 || *manifest.session != session.0 || *manifest.group != own_group.0 {
-            return Err(damaged(ObjectError::Body("it names another session than its slot".into())));
-        }
-        let state = match self.revocation(writer)? {
-            Some(revocation) if !stands(&revocation, slot, bytes) => SnapshotState::Revoked,
-            _ => SnapshotState::Good,
-        };
-        let body = match body_key(repository, slot, &manifest, proven.as_ref())? {
-            Some(key) => {
-                let body = open_body(repository, slot, &manifest, &key)?;
-                note(Some(&key));
-                Some(Arc::new(body))
-            }
-            None => {
-                note(None);
-                None
-            }
-        };
-        Ok(Some(Snapshot {
-            id: session.snapshot(),
-            slot: slot.clone(),
-            writer,
-            group: own_group,
-            parents: manifest.parents,
-            heads: manifest.heads,
-            indexes: manifest.indexes,
-            state,
-            body,
-        }))
-    }
-
-    fn revocation(&self, writer: WriterId) -> Result<Option<Arc<record::Revocation>>> {
-        let known = self.revocations.lock().unwrap_or_else(PoisonError::into_inner).get(&writer).cloned();
-        match known {
-            Some(revocation) => Ok(revocation),
-            None => {
-                let revocation = self.repository.revocation(writer)?.map(Arc::new);
-                let mut all = self.revocations.lock().unwrap_or_else(PoisonError::into_inner);
-                all.insert(writer, revocation.clone());
-                Ok(revocation)
-            }
-        }
-    }
-}
-
-/// Whether a manifest is one that its writer's revocation names with its hash. (Its ancestors are named too: the listing was whole.)
-fn stands(revocation: &record::Revocation, slot: &ObjectKey, bytes: &[u8]) -> bool {
-    let hash = *blake3::hash(bytes).as_bytes();
-    revocation.standing.iter().any(|standing| standing.slot == slot.as_str() && *standing.hash == hash)
-}
-
-/// The key of a manifest's body: the one that was found before, if the manifest commits to it, or the stanza's; none: this key may not read it.
-fn body_key(
-    repository: &Repository,
-    slot: &ObjectKey,
-    manifest: &record::Manifest,
-    found: Option<&Secret>,
-) -> Result<Option<Secret>> {
-    let damaged = |cause| Error::Damaged { key: slot.clone(), cause };
-    let (secret, to, stanza) = match (&repository.access.reader, &repository.access.writer) {
-        (Some(reader), _) => (&reader.secret, To::Recipient, &manifest.to_recipient),
-        (None, Some(writer)) if writer.id.0 == *manifest.writer => (&writer.metadata, To::Writer, &manifest.to_writer),
-        _ => return Ok(None),
-    };
-    let commitment = manifest.body.first_chunk::<32>().ok_or_else(|| damaged(ObjectError::Short))?;
-    let is_the_one = |key: &Secret| bool::from(body_commitment(key).ct_eq(commitment));
-    if let Some(found) = found.filter(|key| is_the_one(key)) {
-        return Ok(Some(found.duplicate()));
-    }
-    let key = secret
-        .unwrap(repository.id, Use::ManifestBody, to, slot.as_str().as_bytes(), stanza)
-        .map_err(|error| damaged(ObjectError::Body(error.to_string())))?;
-    if is_the_one(&key) { Ok(Some(key)) } else { Err(damaged(ObjectError::Key)) }
-}
-
-fn open_body(
-    repository: &Repository,
-    slot: &ObjectKey,
-    manifest: &record::Manifest,
-    key: &Secret,
-) -> Result<ManifestBody> {
-    let damaged = |cause| Error::Damaged { key: slot.clone(), cause };
-    let (_, sealed) = manifest.body.split_first_chunk::<32>().ok_or_else(|| damaged(ObjectError::Short))?;
-    let plain = Opener::new(key)
-        .open_segments(&body_aad(repository, slot), sealed)
-        .map_err(|_| damaged(ObjectError::Damaged))?;
-    record::decode(&plain).map_err(damaged)
 }
 
 #[cfg(test)]
