@@ -22,6 +22,7 @@ mod kill;
 mod memory;
 mod messages;
 mod policies;
+mod proven;
 mod restore;
 mod roles;
 mod round_trips;
