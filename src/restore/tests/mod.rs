@@ -322,7 +322,7 @@ fn a_file_that_spans_several_windows_comes_back_with_its_other_name() {
     extents[299_999] = two;
     assert!(extents.len() * window::USE_BYTES > window::WINDOW_BYTES);
     let list = forge.list(extents);
-    let mut names = [file("a", 9_300_000, list.clone()), file("b", 9_300_000, list)];
+    let mut names = [file("a", 4_800_000, list.clone()), file("b", 4_800_000, list)];
     names.iter_mut().for_each(|entry| entry.link_group = Some(1));
     let [a, b] = names;
     let source = forge.source("/src", vec![dir(""), a, b]);
