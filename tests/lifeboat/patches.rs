@@ -96,12 +96,8 @@ fn ten_days_of_scattered_edits_add_little_to_the_tree_and_all_comes_back() {
         let snapshots = json(home, &["snapshots", "--json"]);
         let id = |at: usize| snapshots[at]["short_id"].as_str().unwrap().to_owned();
         let diff = told(home, &["diff", &id(day - 1), &id(day)]);
-        let told: BTreeSet<String> = diff
-            .lines()
-            .filter_map(|line| {
-                line.find("/tree/").filter(|_| line.starts_with('M')).map(|at| line[at + 1..].to_owned())
-            })
-            .collect();
+        let path = |line: &str| Some(line.strip_prefix("M  ")?.split_once("  ")?.0.split_once("/tree/")?.1.to_owned());
+        let told: BTreeSet<String> = diff.lines().filter_map(path).map(|path| format!("tree/{path}")).collect();
         assert_eq!(told, changed, "{diff}");
         if day % 3 == 1 {
             let out = format!("out-{day}");

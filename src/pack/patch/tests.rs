@@ -84,7 +84,8 @@ fn file(path: String, secs: i64) -> Entry {
 
 /// The tree of `entries`, built beside the one before.
 fn build(entries: &[Entry], old: Option<&Root>, memory: &mut Memory) -> Root {
-    (memory.new.clear(), memory.has_patch = false);
+    memory.new.clear();
+    memory.has_patch = false;
     let mut before = BTreeMap::new();
     if let Some(old) = old {
         let mut reader = TreeReader::new(memory, old);
