@@ -218,6 +218,11 @@ impl Repository {
 
     /// Seals a record for every holder of the repository key, signed by this key's writer.
     pub(crate) fn seal_as_writer(&self, kind: ObjectKind, key: &ObjectKey, body: &[u8]) -> Result<Vec<u8>> {
+        self.seal_with(kind, 0, key, body)
+    }
+
+    /// The same, for readers that know these features.
+    pub(crate) fn seal_with(&self, kind: ObjectKind, features: u32, key: &ObjectKey, body: &[u8]) -> Result<Vec<u8>> {
         let writer = self.need_writer("to write")?;
         Ok(object::seal(
             &Identity {
@@ -227,6 +232,7 @@ impl Repository {
                 base: &self.access.repository_key,
                 by: SignedBy::Writer(writer.id),
                 signer: &writer.signer,
+                features,
             },
             body,
         ))

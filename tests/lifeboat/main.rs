@@ -21,6 +21,7 @@ mod json_documents_of_readers;
 mod kill;
 mod memory;
 mod messages;
+mod patches;
 mod policies;
 mod proven;
 mod restore;
