@@ -28,14 +28,19 @@ use crate::pack::tree::{LeafRef, Origin, Root, TreeBuilder, TreeReader};
 use crate::repository::ChunkReader;
 use crate::source::exclude::Excludes;
 use crate::source::meta::{self, Owners};
-use crate::source::problem::ProblemKind;
+use crate::source::problem::{Problem, ProblemKind};
 use crate::source::stat::{FileType, Stat};
 use crate::source::walk::{Found, Walk};
 
 const PENDING_ENTRIES: usize = 16 << 10;
 const BATCH_FILES: usize = 256;
+/// The walk is ahead of the comparison with the tree before by so many entries at a time, and by no more than so many times that: half a megabyte.
+const AHEAD_ENTRIES: usize = 256;
+const AHEAD_BATCHES: usize = 4;
 /// The entry at hand is shown so rarely that nobody waits for it.
 const SHOWN_EVERY: u64 = 256;
+/// So many entries at most are taken before what is done goes into the tree.
+const SETTLED_EVERY: u64 = 32;
 /// How long a blocked walk waits before it looks after checkpoints and cancels.
 pub(super) const PATIENCE: Duration = Duration::from_millis(200);
 /// A change so shortly before the last backup's start may have been followed by another in the same tick. Linux stamps files by the timer tick, 10 ms
@@ -137,10 +142,30 @@ impl<'s, 'a, 'r> Assembly<'s, 'a, 'r> {
     }
 
     fn walk(&mut self, walk: Walk, previous: Option<&Previous<'_>>) -> Result<()> {
-        let mut old = match previous {
-            None => None,
-            Some(previous) => Some(TreeReader::new(previous.reader, &previous.root)),
-        };
+        let old = previous.map(|previous| TreeReader::new(previous.reader, &previous.root));
+        if old.is_none() {
+            // The workers have enough to do, and the walk is far ahead of them.
+            return self.beside(walk, old, previous);
+        }
+        // Where most is as it was, the kernel's work for the walk is most of what there is: it goes on meanwhile.
+        let (send, receive) = crossbeam_channel::bounded(AHEAD_BATCHES);
+        std::thread::scope(|scope| {
+            let ahead = move || walk_ahead(walk, &send);
+            let walker = std::thread::Builder::new().name("walk".into()).spawn_scoped(scope, ahead);
+            let walker = walker.map_err(|_| Error::Worker)?;
+            let done = self.beside(receive.into_iter().flatten(), old, previous);
+            walker.join().map_err(|_| Error::Worker)?;
+            done
+        })
+    }
+
+    /// Goes through what was found beside the tree before.
+    fn beside(
+        &mut self,
+        walk: impl Iterator<Item = std::result::Result<Found, Problem>>,
+        mut old: Option<TreeReader<'_, ChunkReader<'_>>>,
+        previous: Option<&Previous<'_>>,
+    ) -> Result<()> {
         let mut ahead = advance(&mut old)?;
         let progress = self.shared.control.progress.clone();
         for found in walk {
@@ -171,7 +196,10 @@ impl<'s, 'a, 'r> Assembly<'s, 'a, 'r> {
                 ahead = advance(&mut old)?;
             }
             self.one(found, before, previous)?;
-            self.settle(false)?;
+            // Each look at the clock and the lanes costs as much as a comparison.
+            if count.is_multiple_of(SETTLED_EVERY) {
+                self.settle(false)?;
+            }
         }
         self.send_batch()?;
         while !self.pending.is_empty() {
@@ -410,6 +438,20 @@ impl<'s, 'a, 'r> Assembly<'s, 'a, 'r> {
         let mut sink = self.sink();
         self.builder.push(entry, origin, &mut sink)
     }
+}
+
+/// Walks, and hands over what it finds until nobody takes it.
+fn walk_ahead(walk: Walk, found: &Sender<Vec<std::result::Result<Found, Problem>>>) {
+    let mut batch = Vec::with_capacity(AHEAD_ENTRIES);
+    for one in walk {
+        batch.push(one);
+        if batch.len() == AHEAD_ENTRIES
+            && found.send(std::mem::replace(&mut batch, Vec::with_capacity(AHEAD_ENTRIES))).is_err()
+        {
+            return;
+        }
+    }
+    let _ = found.send(batch);
 }
 
 /// Whether the file's last change was visible when the backup of that time began.
