@@ -10,7 +10,7 @@ use crate::names::NameError;
 /// What was asked for. Metadata is compressed in any case.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Compression {
-    /// Level 3, and more while a slow link leaves the time for it.
+    /// Level 3, 2 for disk images, and more while a slow link leaves the time for it.
     #[default]
     Auto,
     /// Level 1.

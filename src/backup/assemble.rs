@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use super::content::{LARGE_BYTES, SMALL_BYTES};
 use super::large::{LargeFile, Subject};
 use super::pipeline::{Done, Job, ObjectTicket, Shared, Ticket};
-use super::sink::Sink;
+use super::sink::TreeSink;
 use super::tally::Tally;
 use super::{Error, Request, Result};
 use crate::bucket::Bucket;
@@ -126,9 +126,14 @@ impl<'s, 'a, 'r> Assembly<'s, 'a, 'r> {
             Input::Files(walk) => assembly.walk(*walk, previous)?,
             Input::Bucket(bucket, excludes) => assembly.bucket(&bucket, &excludes, previous)?,
         }
+        let mut sink = assembly.sink();
         let Self { builder, tally, first, .. } = assembly;
         tally.next_ticket = first;
-        builder.finish(&mut Sink(shared))
+        builder.finish(&mut sink)
+    }
+
+    fn sink(&self) -> TreeSink<'s, 'a, 'r> {
+        TreeSink { shared: self.shared, old: self.old }
     }
 
     fn walk(&mut self, walk: Walk, previous: Option<&Previous<'_>>) -> Result<()> {
@@ -355,7 +360,8 @@ impl<'s, 'a, 'r> Assembly<'s, 'a, 'r> {
 
     /// What is not even looked at: an older tree's leaf, whole.
     fn push_leaf(&mut self, leaf: &LeafRef) -> Result<()> {
-        if self.builder.push_leaf(leaf, &mut Sink(self.shared))? {
+        let mut sink = self.sink();
+        if self.builder.push_leaf(leaf, &mut sink)? {
             // A bucket's tree has one directory, its root, and files.
             let directories = u64::from(leaf.first().is_root());
             self.tally.counts.directories += directories;
@@ -380,7 +386,8 @@ impl<'s, 'a, 'r> Assembly<'s, 'a, 'r> {
             Kind::Directory => self.tally.counts.directories += 1,
             _ => self.tally.counts.others += 1,
         }
-        self.builder.push(entry, Some(origin), &mut Sink(self.shared))
+        let mut sink = self.sink();
+        self.builder.push(entry, Some(origin), &mut sink)
     }
 
     fn push(&mut self, entry: Entry, before: Option<(Entry, Origin)>) -> Result<()> {
@@ -399,8 +406,9 @@ impl<'s, 'a, 'r> Assembly<'s, 'a, 'r> {
             Kind::Directory => counts.directories += 1,
             _ => counts.others += 1,
         }
-        let origin = before.filter(|(old, _)| *old == entry).map(|(_, origin)| origin);
-        self.builder.push(entry, origin, &mut Sink(self.shared))
+        let origin = before.map(|(old, origin)| Origin { is_same: old == entry, ..origin });
+        let mut sink = self.sink();
+        self.builder.push(entry, origin, &mut sink)
     }
 }
 

@@ -239,7 +239,8 @@ fn save(
     };
     match conclude(repository, clock, request, &shared, &mut tally, roots, started) {
         Ok(body) => {
-            let Tally { session, files_new, files_changed, .. } = tally;
+            let Tally { mut session, files_new, files_changed, .. } = tally;
+            session.leaf_patches = shared.nodes.have_patches();
             let compressed = Compressed::new(request.compression, shared.packer.bytes_by_level());
             Ok(Saved { committed: session.commit(&body)?, body, files_new, files_changed, compressed })
         }

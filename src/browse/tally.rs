@@ -180,6 +180,13 @@ impl Visit for Notes<'_, '_> {
         go_on(self.cancel).is_ok()
     }
 
+    fn base(&mut self, id: &ChunkId, set: &Set) {
+        let number = self.sets.number(set);
+        if let Err(error) = self.spill.note(id, number) {
+            self.failed.get_or_insert((TreePath::root(), error));
+        }
+    }
+
     fn wants(&mut self, entry: &Entry, set: &Set) -> bool {
         if let Kind::File { content, .. } = &entry.kind {
             let number = self.sets.number(set);

@@ -12,6 +12,7 @@ use super::{Set, joined};
 use crate::names::{ChunkId, TreePath};
 use crate::pack::entry::Entry;
 use crate::pack::node::{Child, decode_inner, decode_leaf};
+use crate::pack::patch::read_leaf;
 use crate::pack::tree::{LEVELS_MAX, NodeError, NodeSource, Root};
 use crate::pack::wire::Malformed;
 
@@ -35,6 +36,9 @@ pub trait Visit {
     fn enter(&mut self, _id: &ChunkId, _set: &Set, _entries: u64) -> bool {
         true
     }
+
+    /// A leaf that was read is a patch on this one.
+    fn base(&mut self, _id: &ChunkId, _set: &Set) {}
 
     /// Whether an entry is wanted; its path is relative to `strip`.
     fn wants(&mut self, _entry: &Entry, _set: &Set) -> bool {
@@ -195,12 +199,16 @@ impl<'a, S: NodeSource> Weave<'a, S> {
         set: &Set,
         visit: &mut impl Visit,
     ) -> Result<ControlFlow<Malformed>, S::Error> {
-        let bytes = self.trees[tree].nodes.tree_node(&child.id)?;
+        let nodes = self.trees[tree].nodes;
         if level > LEVELS_MAX {
             return Ok(ControlFlow::Break(Malformed("a tree is too deep")));
         }
         if level == 0 {
-            let entries = match decode_leaf(&bytes, &child.base()) {
+            let leaf = read_leaf(nodes, &child.id)?;
+            if let Some(base) = &leaf.base {
+                visit.base(base, set);
+            }
+            let entries = match decode_leaf(&leaf.bytes, &child.base()) {
                 Ok(entries) => entries,
                 Err(cause) => return Ok(ControlFlow::Break(cause)),
             };
@@ -217,7 +225,7 @@ impl<'a, S: NodeSource> Weave<'a, S> {
             }
             return Ok(ControlFlow::Continue(()));
         }
-        let children = match decode_inner(&bytes, level, &child.base()) {
+        let children = match decode_inner(&nodes.tree_node(&child.id)?, level, &child.base()) {
             Ok(children) => children,
             Err(cause) => return Ok(ControlFlow::Break(cause)),
         };

@@ -57,7 +57,7 @@ pub struct Arguments {
     /// Count the snapshot to this policy
     #[arg(long, value_name = "NAME")]
     policy: Option<PolicyName>,
-    /// How hard content is compressed: auto (zstd 3, more where a slow link leaves the time), fast (zstd 1), off, or a level of zstd, 1 to 19
+    /// How hard content is compressed: auto (zstd 3, 2 for disk images, more where a slow link leaves the time), fast (zstd 1), off, or a level of zstd, 1 to 19
     #[arg(long, value_name = "auto|fast|off|LEVEL", hide_default_value = true, default_value_t)]
     compression: Compression,
     /// Threads that chunk, compress and encrypt; else one for each core

@@ -61,9 +61,10 @@ pub enum Kind {
 }
 
 /// How a file's content was cut, so that the next backup cuts it alike.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Cut {
     /// Where content suggests (`chunk::gear`).
+    #[default]
     Content,
     /// Every 64 KiB: disk images.
     Fixed,

@@ -33,6 +33,8 @@ pub struct Leaf<B> {
 type Owner = (u32, Option<Range<usize>>);
 
 struct Row {
+    /// Where it begins in the bytes.
+    start: usize,
     path: Range<usize>,
     tag: u8,
     mode: u32,
@@ -108,6 +110,7 @@ impl<B: Deref<Target: AsRef<[u8]>>> Leaf<B> {
         let (mut paths, mut rows) = (Vec::with_capacity(whole / 2), Vec::<Row>::with_capacity(count));
         let (mut path, mut mtime_before, mut inode_before) = (0..0, 0i64, 0u64);
         for number in 0..count {
+            let start = whole - reader.remaining();
             path = put_path(&mut reader, &mut paths, path, number == 0)?;
             let tag = reader.u8()?;
             let mode = reader.varint_u32()?;
@@ -159,7 +162,22 @@ impl<B: Deref<Target: AsRef<[u8]>>> Leaf<B> {
                 _ => return Err(Malformed("an entry is of an unknown kind")),
             }
             let path = path.clone();
-            rows.push(Row { path, tag, mode, user, group, mtime, ctime, inode, link_group, xattrs, size, cut, own });
+            rows.push(Row {
+                start,
+                path,
+                tag,
+                mode,
+                user,
+                group,
+                mtime,
+                ctime,
+                inode,
+                link_group,
+                xattrs,
+                size,
+                cut,
+                own,
+            });
         }
         if !reader.is_empty() {
             return Err(Malformed("a leaf holds more than its entries"));
@@ -181,7 +199,7 @@ impl<B: Deref<Target: AsRef<[u8]>>> Leaf<B> {
     }
 
     pub fn path(&self, place: usize) -> Result<TreePath, Malformed> {
-        node::rebuild(&self.base, self.rest(self.row(place)?))
+        node::rebuild(&self.base, self.rest(self.need(place)?))
     }
 
     /// Whether `path` stands at `place`.
@@ -223,7 +241,7 @@ impl<B: Deref<Target: AsRef<[u8]>>> Leaf<B> {
 
     /// All that stands at `place`.
     pub fn entry(&self, place: usize) -> Result<Entry, Malformed> {
-        let row = self.row(place)?;
+        let row = self.need(place)?;
         let name = |(id, name): &Owner| (*id, name.clone().map(|name| self.bytes.as_ref()[name].to_vec()));
         let ((uid, user), (gid, group)) = (name(&self.users[row.user]), name(&self.groups[row.group]));
         let mut xattrs = Vec::new();
@@ -256,7 +274,14 @@ impl<B: Deref<Target: AsRef<[u8]>>> Leaf<B> {
         Ok(Entry { path, kind, mode, uid, gid, user, group, mtime, ctime, inode, link_group, xattrs })
     }
 
-    fn row(&self, place: usize) -> Result<&Row, Malformed> {
+    /// The path of an entry relative to the leaf's base, and where all of it stands in the bytes.
+    pub(super) fn row(&self, place: usize) -> Option<(&[u8], Range<usize>)> {
+        let row = self.rows.get(place)?;
+        let end = self.rows.get(place + 1).map_or(self.bytes.as_ref().len(), |next| next.start);
+        Some((self.rest(row), row.start..end))
+    }
+
+    fn need(&self, place: usize) -> Result<&Row, Malformed> {
         self.rows.get(place).ok_or(Malformed("a leaf has fewer entries"))
     }
 

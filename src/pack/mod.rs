@@ -10,6 +10,7 @@ pub mod leaf;
 pub mod list;
 pub mod node;
 pub mod object;
+pub mod patch;
 pub mod record;
 pub mod run;
 pub mod tree;

@@ -120,13 +120,25 @@ pub(super) const LINK_GROUP: u8 = 16;
 pub(super) const XATTRS: u8 = 32;
 pub(super) const NODES: u8 = 0x80;
 
+/// A leaf, and its entries: the path of each relative to the base, and where it begins in the bytes.
+pub(super) struct Encoded<'e> {
+    pub bytes: Vec<u8>,
+    pub rows: Vec<(&'e [u8], usize)>,
+}
+
 /// A leaf: its entries, paths relative to their common base.
 pub fn encode_leaf(entries: &[Entry], base_len: usize) -> Vec<u8> {
+    encode_leaf_rows(entries, base_len).bytes
+}
+
+pub(super) fn encode_leaf_rows(entries: &[Entry], base_len: usize) -> Encoded<'_> {
     let (mut users, mut groups) = (Owners::default(), Owners::default());
     let mut body = Vec::with_capacity(entries.len() * 80);
+    let mut rows = Vec::with_capacity(entries.len());
     let (mut before, mut mtime_before, mut inode_before) = (&[][..], 0i64, 0u64);
     for entry in entries {
         let path = strip(&entry.path, base_len);
+        rows.push((path, body.len()));
         put_front(&mut body, before, path);
         before = path;
         let number = match &entry.kind {
@@ -192,8 +204,9 @@ pub fn encode_leaf(entries: &[Entry], base_len: usize) -> Vec<u8> {
     put_varint(&mut out, entries.len() as u64);
     users.put(&mut out);
     groups.put(&mut out);
+    rows.iter_mut().for_each(|(_, start)| *start += out.len());
     out.append(&mut body);
-    out
+    Encoded { bytes: out, rows }
 }
 
 /// All entries of a leaf whose paths lie within `base`.

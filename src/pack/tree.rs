@@ -1,6 +1,6 @@
 //! Trees: entries in order become nodes, nodes become entries again (`FORMAT.md`, section 8).
 //!
-//! Owns where nodes end, what is reused, and the walk. Refuses stores: nodes go and come through `NodeSink` and `NodeSource`. Memory: one open node for each
+//! Owns where nodes end, what is reused, which leaves are stored as patches (`patch` makes them), and the walk. Refuses stores: nodes go and come through `NodeSink` and `NodeSource`. Memory: one open node for each
 //! level while building, one decoded node for each level while reading, whatever the number of entries.
 
 use std::sync::Arc;
@@ -8,7 +8,8 @@ use std::sync::Arc;
 use crate::names::{ChunkId, TreePath};
 use crate::pack::entry::Entry;
 use crate::pack::leaf::Leaf;
-use crate::pack::node::{Child, common_base_len, decode_inner, encode_inner, encode_leaf};
+use crate::pack::node::{Child, Encoded, common_base_len, decode_inner, encode_inner, encode_leaf_rows};
+use crate::pack::patch::{self, read_leaf};
 use crate::pack::wire::Malformed;
 use crate::seal::key::IdKeys;
 
@@ -27,6 +28,21 @@ pub trait NodeSink {
     type Error;
     /// Stores a tree node, or finds that it is stored, and names it.
     fn put_tree_node(&mut self, plaintext: Vec<u8>) -> Result<ChunkId, Self::Error>;
+
+    /// Whether the very node is stored already.
+    fn has_tree_node(&mut self, plaintext: &[u8]) -> Result<bool, Self::Error> {
+        let _ = plaintext;
+        Ok(false)
+    }
+
+    /// A node of an older tree, to store a leaf as a patch on it; none unless it is certain to be there as long as what is put here.
+    fn old_tree_node(&mut self, id: &ChunkId) -> Result<Option<Arc<Vec<u8>>>, Self::Error> {
+        let _ = id;
+        Ok(None)
+    }
+
+    /// The tree has a leaf that is a patch, stored now or before.
+    fn has_patch(&mut self) {}
 }
 
 /// Where nodes come from: bytes that were checked against their id.
@@ -66,6 +82,7 @@ pub struct Root {
 pub struct LeafRef {
     child: Child,
     last: TreePath,
+    is_patch: bool,
 }
 
 /// The entries of a leaf that was read.
@@ -91,11 +108,13 @@ impl LeafRef {
     }
 }
 
-/// An entry that stands in an older tree unchanged: its leaf, and its place there.
+/// Where the entry of a path stands in an older tree: its leaf, and its place there.
 #[derive(Clone, Debug)]
 pub struct Origin {
     pub leaf: Arc<LeafRef>,
     pub place: usize,
+    /// Whether it is the very same entry.
+    pub is_same: bool,
 }
 
 /// Builds a tree from entries in order.
@@ -105,6 +124,8 @@ pub struct TreeBuilder<'a> {
     leaf_bytes: usize,
     /// The old leaf whose first entries `leaf` is so far, unchanged.
     origin: Option<Arc<LeafRef>>,
+    /// The old leaves that the paths of `leaf` stood in, and how many of them.
+    old: Vec<(Arc<LeafRef>, usize)>,
     levels: Vec<Vec<Child>>,
     /// Of the entry before the first of `leaf`.
     last_path: Option<TreePath>,
@@ -130,15 +151,22 @@ fn weight(entry: &Entry) -> usize {
 
 impl<'a> TreeBuilder<'a> {
     pub fn new(ids: &'a IdKeys) -> Self {
-        Self { ids, leaf: Vec::new(), leaf_bytes: 0, origin: None, levels: Vec::new(), last_path: None }
+        let (leaf, old, levels) = (Vec::new(), Vec::new(), Vec::new());
+        Self { ids, leaf, leaf_bytes: 0, origin: None, old, levels, last_path: None }
     }
 
-    /// Adds the next entry; paths must grow. `origin` says that the very same entry stands there in an older tree.
+    /// Adds the next entry; paths must grow. `origin` says where its path stands in an older tree.
     pub fn push<S: NodeSink>(&mut self, entry: Entry, origin: Option<Origin>, sink: &mut S) -> Result<(), S::Error> {
         let last = self.leaf.last().map(|entry| &entry.path).or(self.last_path.as_ref());
         assert!(last.is_none_or(|last| *last < entry.path), "entries come in order");
         let place = self.leaf.len();
-        self.origin = match (origin, self.origin.take()) {
+        if let Some(origin) = &origin {
+            match self.old.last_mut() {
+                Some((leaf, count)) if Arc::ptr_eq(leaf, &origin.leaf) => *count += 1,
+                _ => self.old.push((origin.leaf.clone(), 1)),
+            }
+        }
+        self.origin = match (origin.filter(|origin| origin.is_same), self.origin.take()) {
             (Some(new), _) if place == 0 && new.place == 0 => Some(new.leaf),
             (Some(new), Some(old)) if new.place == place && Arc::ptr_eq(&new.leaf, &old) => Some(old),
             _ => None,
@@ -163,23 +191,42 @@ impl<'a> TreeBuilder<'a> {
         }
         assert!(self.last_path.as_ref().is_none_or(|before| *before < leaf.child.first), "entries come in order");
         self.last_path = Some(leaf.last.clone());
+        if leaf.is_patch {
+            sink.has_patch();
+        }
         self.add_child(0, leaf.child.clone(), sink)?;
         Ok(true)
     }
 
     fn close_leaf<S: NodeSink>(&mut self, sink: &mut S) -> Result<(), S::Error> {
         let entries = std::mem::take(&mut self.leaf);
+        let old = std::mem::take(&mut self.old);
         self.leaf_bytes = 0;
         let (Some(first), Some(last)) = (entries.first(), entries.last()) else { return Ok(()) };
         self.last_path = Some(last.path.clone());
         let reused = self.origin.take().filter(|leaf| leaf.child.entries == entries.len() as u64);
         let child = match reused {
-            Some(leaf) => leaf.child.clone(),
+            Some(leaf) => {
+                if leaf.is_patch {
+                    sink.has_patch();
+                }
+                leaf.child.clone()
+            }
             None => {
                 let first = first.path.clone();
                 let shared = |len, entry: &Entry| common_base_len(&first.as_bytes()[..len], entry.path.as_bytes());
                 let base_len = entries.iter().fold(first.as_bytes().len(), shared);
-                let id = sink.put_tree_node(encode_leaf(&entries, base_len))?;
+                // Where most paths stood before, most bytes did.
+                let most = old.iter().max_by_key(|(_, count)| *count).filter(|(_, count)| count * 2 >= entries.len());
+                let leaf = encode_leaf_rows(&entries, base_len);
+                let patch = match most {
+                    Some((old, _)) if !sink.has_tree_node(&leaf.bytes)? => patch_on(old, &leaf, sink)?,
+                    _ => None,
+                };
+                if patch.is_some() {
+                    sink.has_patch();
+                }
+                let id = sink.put_tree_node(patch.unwrap_or(leaf.bytes))?;
                 let bytes = entries.iter().fold(0u64, |sum, entry| sum.saturating_add(entry.kind.size()));
                 Child { first, base_len, id, entries: entries.len() as u64, bytes }
             }
@@ -238,6 +285,20 @@ impl<'a> TreeBuilder<'a> {
         }
         Ok(None)
     }
+}
+
+/// `leaf` as a patch on what an old leaf is or is itself a patch on; none where it cannot be had or a full leaf is better.
+fn patch_on<S: NodeSink>(old: &LeafRef, leaf: &Encoded<'_>, sink: &mut S) -> Result<Option<Vec<u8>>, S::Error> {
+    let Some(node) = sink.old_tree_node(&old.child.id)? else { return Ok(None) };
+    let (id, base, before) = match patch::base_of(&node) {
+        None => (old.child.id, node, None),
+        Some(id) => match sink.old_tree_node(&id)? {
+            Some(base) => (id, base, Some(node.len())),
+            None => return Ok(None),
+        },
+    };
+    let patch = patch::make(&id, &base, leaf);
+    Ok(patch.filter(|patch| patch::is_worth(patch.len(), leaf.bytes.len(), before)))
 }
 
 /// Length of the directory that all children's bases share; a prefix of the first child's first path.
@@ -313,11 +374,11 @@ impl<'a, S: NodeSource> TreeReader<'a, S> {
             };
             *next += 1;
             let level = *level;
-            let bytes = self.source.tree_node(&child.id)?;
             let id = child.id;
             let wrong = |cause| S::Error::from(NodeError { id, cause });
             if level == 0 {
-                let leaf = Leaf::parse(bytes, child.base()).map_err(wrong)?;
+                let stored = read_leaf(self.source, &id)?;
+                let leaf = Leaf::parse(stored.bytes, child.base()).map_err(wrong)?;
                 if leaf.is_empty() {
                     return Err(wrong(Malformed("a leaf is empty")));
                 }
@@ -328,12 +389,14 @@ impl<'a, S: NodeSource> TreeReader<'a, S> {
                 self.last = Some(last.clone());
                 // What the parent claims of a leaf is not believed: another tree may use it again.
                 let child = Child { first, entries: leaf.len() as u64, bytes: leaf.size_sum(), ..child };
-                self.leaf = Some((Arc::new(LeafRef { child, last }), leaf));
+                let is_patch = stored.base.is_some();
+                self.leaf = Some((Arc::new(LeafRef { child, last, is_patch }), leaf));
                 self.place = 0;
             } else {
                 if level > LEVELS_MAX {
                     return Err(wrong(Malformed("a tree is too deep")));
                 }
+                let bytes = self.source.tree_node(&id)?;
                 let children = decode_inner(&bytes, level, &child.base()).map_err(wrong)?;
                 if !self.seeking {
                     self.source.ahead(&mut children.iter().map(|child| &child.id));
@@ -367,7 +430,7 @@ impl<'a, S: NodeSource> TreeReader<'a, S> {
             {
                 let wrong = |cause| S::Error::from(NodeError { id: leaf.child.id, cause });
                 let entry = entries.entry(self.place).map_err(wrong)?;
-                let origin = Origin { leaf: leaf.clone(), place: self.place };
+                let origin = Origin { leaf: leaf.clone(), place: self.place, is_same: true };
                 self.place += 1;
                 return Ok(Some((entry, origin)));
             }
@@ -506,7 +569,7 @@ mod tests {
                 while let Some(before) = new.next_if(|new| new.path < entry.path) {
                     builder.push(before.clone(), None, &mut sink).unwrap();
                 }
-                let origin = Origin { leaf: leaf.clone(), place };
+                let origin = Origin { leaf: leaf.clone(), place, is_same: true };
                 builder.push(entry, Some(origin), &mut sink).unwrap();
             }
         }

@@ -12,6 +12,7 @@ pub struct Access {
     pub role: Role,
     pub repository: RepositoryId,
     pub(crate) repository_key: Secret,
+    pub(super) memory_key: Secret,
     pub admin_public: PublicKey,
     pub admin: Option<AdminKey>,
     pub reader: Option<ReaderAccess>,
@@ -50,7 +51,7 @@ impl WriterAccess {
 impl Access {
     pub fn new(key: Key) -> Self {
         let (role, repository) = (key.role(), key.repository());
-        let (repository_key, admin_public) = (key.repository_key(), key.admin_public());
+        let (repository_key, memory_key, admin_public) = (key.repository_key(), key.memory_key(), key.admin_public());
         let (admin, reader, writer) = match key {
             Key::Admin(key) => {
                 let (reader, writer) = (ReaderAccess::new(key.reader()), WriterAccess::new(key.own_writer()));
@@ -59,7 +60,7 @@ impl Access {
             Key::Reader(key) => (None, Some(ReaderAccess::new(key)), None),
             Key::Writer(key) => (None, None, Some(WriterAccess::new(key))),
         };
-        Self { role, repository, repository_key, admin_public, admin, reader, writer }
+        Self { role, repository, repository_key, memory_key, admin_public, admin, reader, writer }
     }
 
     /// The secrets of a group, if this key has them.

@@ -168,17 +168,16 @@ impl Wanted<'_> {
     fn in_place(&self, size: u64) -> Result<Header> {
         let store = &self.repository.store;
         let stamp = store.stamp(&self.key)?;
-        let proofs = self.repository.proofs.as_ref();
-        if let (Some(proofs), Some(stamp)) = (proofs, stamp)
-            && proofs.has(&self.key, stamp)
-        {
+        let fact =
+            self.repository.proofs.as_ref().zip(stamp).map(|(proofs, stamp)| (proofs, proofs.of_run(&self.key, stamp)));
+        if fact.as_ref().is_some_and(|(proofs, fact)| proofs.recall(fact).is_some()) {
             return self.header(&store.get_range(&self.key, 0..HEADER_BYTES as u64)?);
         }
         let header = self.prove_pieces(size, |range| Ok(store.get_range(&self.key, range)?))?;
-        if let (Some(proofs), Some(stamp)) = (proofs, stamp)
-            && store.stamp(&self.key)? == Some(stamp)
+        if let Some((proofs, fact)) = fact
+            && store.stamp(&self.key)? == stamp
         {
-            proofs.note(&self.key, stamp);
+            proofs.note(&fact, None);
         }
         Ok(header)
     }

@@ -338,6 +338,7 @@ pub fn merge_own_runs(
             base: &writer.keys.index_key(),
             by: SignedBy::Writer(writer.id),
             signer: &writer.signer,
+            features: 0,
         };
         let mut upload = repository.store.begin(session, u32::MAX - name.sequence)?;
         let mut copy = repository.store.copies().and_then(|copies| copies.begin());

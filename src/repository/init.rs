@@ -77,6 +77,7 @@ pub fn init<E: From<Error>>(
         base: &key.repository_key(),
         by: SignedBy::Admin,
         signer: &signer,
+        features: 0,
     };
     let bytes = object::seal(&identity, &record::encode(&config));
     match create_once(store, &config_key, &bytes).map_err(Error::from)? {
@@ -118,6 +119,7 @@ fn certify(
         base: &base,
         by: SignedBy::Admin,
         signer: &signer,
+        features: 0,
     };
     let bytes = object::seal(&identity, &record::encode(&certificate));
     match create_once(store, &key, &bytes)? {
@@ -176,6 +178,7 @@ pub fn revoke_writer(repository: &Repository, clock: &dyn Clock, id: WriterId) -
         base: &repository.access.repository_key,
         by: SignedBy::Admin,
         signer: &signer,
+        features: 0,
     };
     let bytes = object::seal(&identity, &record::encode(&revocation));
     if repository.create(&key, &bytes)? {

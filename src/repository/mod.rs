@@ -11,6 +11,7 @@ mod fetch;
 mod host;
 mod index;
 mod init;
+mod manifests;
 mod packer;
 mod proofs;
 mod session;
@@ -30,6 +31,7 @@ use crate::pack::keys::{self, Meaning};
 use crate::pack::record;
 use crate::seal::key::{Key, Role};
 use crate::seal::object::{self, Envelope, Identity, ObjectError, ObjectKind, SignedBy};
+use crate::seal::sign::PublicKey;
 use crate::seal::stanza::Recipient;
 use crate::store::create_once::{Outcome, create_once};
 use crate::store::{Listed, Store};
@@ -63,7 +65,7 @@ pub struct Repository {
     /// Writers with a revocation in the newest listing of these.
     revoked: Mutex<Option<HashSet<WriterId>>>,
     ahead: Ahead,
-    /// None: every run is proven once more.
+    /// None: everything is proven once more.
     proofs: Option<Proofs>,
 }
 
@@ -121,9 +123,9 @@ impl Repository {
         Self { store, id, config, access, recipient, writers, revoked, ahead, proofs: None }
     }
 
-    /// The same, remembering in the cache directory of this host, if there is one, which runs it has proven.
+    /// The same, remembering in the cache directory of this host, if there is one, what it has proven.
     pub fn remembering(mut self, cache: Option<&std::path::Path>) -> Self {
-        self.proofs = cache.map(|cache| Proofs::in_cache(cache, self.id, &self.access.repository_key));
+        self.proofs = cache.map(|cache| Proofs::in_cache(cache, self.id, &self.access.memory_key));
         self
     }
 
@@ -216,6 +218,11 @@ impl Repository {
 
     /// Seals a record for every holder of the repository key, signed by this key's writer.
     pub(crate) fn seal_as_writer(&self, kind: ObjectKind, key: &ObjectKey, body: &[u8]) -> Result<Vec<u8>> {
+        self.seal_with(kind, 0, key, body)
+    }
+
+    /// The same, for readers that know these features.
+    pub(crate) fn seal_with(&self, kind: ObjectKind, features: u32, key: &ObjectKey, body: &[u8]) -> Result<Vec<u8>> {
         let writer = self.need_writer("to write")?;
         Ok(object::seal(
             &Identity {
@@ -225,6 +232,7 @@ impl Repository {
                 base: &self.access.repository_key,
                 by: SignedBy::Writer(writer.id),
                 signer: &writer.signer,
+                features,
             },
             body,
         ))
@@ -242,12 +250,16 @@ impl Repository {
         if envelope.header.kind != kind {
             return Err(damaged(ObjectError::Kind(envelope.header.kind as u8)));
         }
-        let public = match envelope.signed_by {
-            SignedBy::Admin => self.access.admin_public,
-            SignedBy::Writer(writer) => self.writer(writer)?.signing,
-        };
-        envelope.verify(public).map_err(damaged)?;
+        envelope.verify(self.signer(envelope.signed_by)?).map_err(damaged)?;
         Ok((envelope.signed_by, envelope.open(&self.access.repository_key).map_err(damaged)?))
+    }
+
+    /// The public key of whoever is said to have signed.
+    fn signer(&self, by: SignedBy) -> Result<PublicKey> {
+        match by {
+            SignedBy::Admin => Ok(self.access.admin_public),
+            SignedBy::Writer(writer) => Ok(self.writer(writer)?.signing),
+        }
     }
 }
 

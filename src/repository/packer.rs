@@ -376,6 +376,7 @@ impl<'a> Packer<'a> {
             base: &own.keys.index_key(),
             by: SignedBy::Writer(own.id),
             signer: &own.signer,
+            features: 0,
         };
         let bytes = object::seal(&identity, &body);
         self.stored_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);

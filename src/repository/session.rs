@@ -31,7 +31,7 @@ use crate::pack::record::{self, Time};
 use crate::pack::run::RunName;
 use crate::seal::cipher::SegmentSealer;
 use crate::seal::key::{Secret, derive};
-use crate::seal::object::{ObjectKind, SignedBy};
+use crate::seal::object::{LEAF_PATCHES, ObjectKind, SignedBy};
 use crate::seal::stanza::{To, Use};
 use crate::store::create_once::{Outcome, create_once, is_refused_again};
 use crate::store::{Listed, Store};
@@ -62,6 +62,8 @@ pub struct WriteSession<'a> {
     /// Whether the store refused a second create of the session's record.
     pub multi_writer: bool,
     pub runs: Vec<RunName>,
+    /// Whether the manifest's trees have leaves that are patches: whoever does not know them must not take them for damage.
+    pub leaf_patches: bool,
     pub next_run: u32,
 }
 
@@ -114,6 +116,7 @@ impl<'a> WriteSession<'a> {
                 listing: snapshots.listing_hash(),
                 multi_writer: true,
                 runs: Vec::new(),
+                leaf_patches: false,
                 next_run: 0,
             };
             let (again, listed) = session.announce()?;
@@ -331,7 +334,8 @@ impl<'a> WriteSession<'a> {
             to_writer: ByteVec::from(wrap(&writer.metadata.public(), To::Writer)),
             body: ByteVec::from(sealed),
         };
-        repository.seal_as_writer(ObjectKind::Manifest, slot, &record::encode(&manifest))
+        let features = if self.leaf_patches { LEAF_PATCHES } else { 0 };
+        repository.seal_with(ObjectKind::Manifest, features, slot, &record::encode(&manifest))
     }
 }
 

@@ -1,21 +1,24 @@
 //! Fetches the chunks of a window, in the order of their packs, and writes them to every place that waits for them.
 //!
 //! Owns the workers. Each takes the next stretch of a pack (frames that are wanted and what lies between them, up to a gap), reads it in one call, and
-//! opens and decompresses every frame once. Every chunk is compared with its id before it is written anywhere. What fails is tried once more at the end, wherever
-//! else it may lie. Refuses to stop for damage: a file that cannot come back is named.
+//! opens and decompresses every frame once. A frame of which a window wants little (files that were renamed since they were stored) waits for a window that
+//! wants more of it, or for the last: else each window would read nearly all frames again. Every chunk is compared with its id before it is written
+//! anywhere. What fails is tried once more at the end, wherever else it may lie. Refuses to stop for damage: a file that cannot come back is named.
 //!
 //! Memory: `READS_BYTES` of stored bytes for all workers together, and one frame for each. Where each read takes a round trip there are `REMOTE_WORKERS` at least,
 //! with `REMOTE_READS_BYTES`: 48 MiB, and 12 frames of 4 MiB with what decodes them, under way at once; at 200 Mbit/s and 50 ms a link holds 1.2 MiB, so
-//! two of them would do, and a link ten times as fast is filled as well.
+//! two of them would do, and a link ten times as fast is filled as well. A window is read in about `REMOTE_READS` calls, or in calls of `READ_BYTES_MAX` by fewer workers.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use super::content::{Stored, is_local, is_refusal};
 use super::report::Notes;
-use super::window::{Failure, Use, Window, deliver, give_up, settle, write_whole};
+use super::window::{
+    FOLDER_BYTES, Failure, USE_BYTES, Use, Window, add_directories, deliver, give_up, settle, write_whole,
+};
 use super::{Control, Error, Result, told};
 use crate::names::PackId;
 use crate::pack::keys;
@@ -27,10 +30,15 @@ use crate::target::Target;
 const READS_BYTES: u64 = 16 << 20;
 const REMOTE_READS_BYTES: u64 = 48 << 20;
 const REMOTE_WORKERS: usize = 12;
+/// Twice as many as workers, so that some are on their way while others are written.
+const REMOTE_READS: u64 = 24;
+const REMOTE_READ_BYTES_MIN: u64 = 1 << 20;
 const READ_BYTES_MIN: u64 = 512 << 10;
 const READ_BYTES_MAX: u64 = 8 << 20;
 /// Bytes that are read and thrown away rather than asking twice.
 const GAP_BYTES: u64 = 256 << 10;
+/// A frame waits if so many times what is wanted of it is less than it holds.
+const SPARSE_TIMES: u64 = 8;
 /// Files without content that a worker takes at once.
 const IDLE_BATCH: usize = 64;
 /// A stored frame: its codec, its tag, and no more than its plaintext.
@@ -38,6 +46,13 @@ const STORED_BYTES_MAX: u32 = FRAME_BYTES_MAX as u32 + 64;
 
 const NONE: u32 = u32::MAX;
 const SEVERAL: u32 = u32::MAX - 1;
+
+/// Whether more windows follow, so that something may wait for them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum More {
+    Comes,
+    No,
+}
 
 /// A chunk that is wanted, where it lies, and the uses that want it (a stretch of `Work::order`).
 struct Wanted {
@@ -47,10 +62,16 @@ struct Wanted {
     uses: (u32, u32),
 }
 
-/// A frame that holds wanted chunks (a stretch of `Work::wanted`).
+/// A frame that holds wanted chunks (a stretch of `Work::wanted`, empty if it waits).
 struct Frame {
     location: Location,
     wanted: (u32, u32),
+}
+
+impl Frame {
+    fn waits(&self) -> bool {
+        self.wanted.0 == self.wanted.1
+    }
 }
 
 /// Frames that are read in one call (a stretch of `Work::frames`), and the bytes of the pack.
@@ -68,10 +89,14 @@ struct Work<'w, 'a, 's> {
     wanted: Vec<Wanted>,
     frames: Vec<Frame>,
     stretches: Vec<Stretch>,
+    /// So many may read at once.
+    readers: usize,
     /// For each file: the frame that holds all its chunks, if one does.
     home: Vec<u32>,
     /// Files that wait for no chunk.
     idle: Vec<u32>,
+    /// Files whose frame waits, ascending.
+    waiting: Vec<u32>,
     next_idle: AtomicUsize,
     next_stretch: AtomicUsize,
     stop: AtomicBool,
@@ -86,7 +111,7 @@ pub(super) struct Fetcher<'a, 's> {
     pub notes: &'a Notes,
     pub control: &'a Control,
     workers: usize,
-    reads_bytes: u64,
+    remote: bool,
     packs: PackKeys,
 }
 
@@ -104,14 +129,13 @@ impl<'a, 's> Fetcher<'a, 's> {
     ) -> Self {
         let remote = stored.repository.store.is_remote();
         let workers = if remote { workers.max(REMOTE_WORKERS) } else { workers };
-        let reads_bytes = if remote { REMOTE_READS_BYTES } else { READS_BYTES };
-        Self { stored, target, notes, control, workers, reads_bytes, packs: PackKeys::default() }
+        Self { stored, target, notes, control, workers, remote, packs: PackKeys::default() }
     }
 
-    /// Brings every chunk of `window` to its places.
-    pub fn bring(&self, window: &Window) -> Result<()> {
-        let work = self.prepare(window)?;
-        let workers = self.workers.min((work.stretches.len() + work.idle.len().div_ceil(IDLE_BATCH)).max(1));
+    /// Brings every chunk of `window` to its places. Files come back (their positions, ascending) that wait for another window.
+    pub fn bring(&self, window: &Window, more: More) -> Result<Vec<u32>> {
+        let work = self.prepare(window, more)?;
+        let workers = work.readers.min((work.stretches.len() + work.idle.len().div_ceil(IDLE_BATCH)).max(1));
         let whole = thread::scope(|scope| {
             let spawned: Vec<_> = (1..workers).map(|_| scope.spawn(|| work.work())).collect();
             work.work();
@@ -124,10 +148,11 @@ impl<'a, 's> Fetcher<'a, 's> {
             return Err(Error::Worker);
         }
         let failed = work.failed.into_inner().unwrap_or_else(PoisonError::into_inner);
-        self.rescue(window, failed)
+        self.rescue(window, failed)?;
+        Ok(work.waiting)
     }
 
-    fn prepare<'w>(&'w self, window: &'w Window) -> Result<Work<'w, 'a, 's>> {
+    fn prepare<'w>(&'w self, window: &'w Window, more: More) -> Result<Work<'w, 'a, 's>> {
         let uses = &window.uses;
         let mut waits = vec![false; window.files.len()];
         uses.iter().for_each(|one| waits[one.file as usize] = true);
@@ -168,7 +193,7 @@ impl<'a, 's> Fetcher<'a, 's> {
             start = end;
         }
         drop(frame_of);
-        let (wanted, frames) = in_pack_order(wanted, frames, &order);
+        let (wanted, mut frames) = in_pack_order(wanted, frames, &order);
         let mut home = vec![NONE; window.files.len()];
         let mut seen = vec![0u64; window.files.len()];
         for chunk in &wanted {
@@ -186,7 +211,12 @@ impl<'a, 's> Fetcher<'a, 's> {
                 *home = SEVERAL;
             }
         }
-        let stretches = stretches(&frames, self.read_bytes(&frames));
+        let waiting = match more {
+            More::Comes => let_sparse_wait(window, &order, &wanted, &mut frames, &home),
+            More::No => Vec::new(),
+        };
+        let (readers, read_bytes) = self.readers(&frames);
+        let stretches = stretches(&frames, read_bytes);
         Ok(Work {
             fetcher: self,
             window,
@@ -194,8 +224,10 @@ impl<'a, 's> Fetcher<'a, 's> {
             wanted,
             frames,
             stretches,
+            readers,
             home,
             idle,
+            waiting,
             next_idle: AtomicUsize::new(0),
             next_stretch: AtomicUsize::new(0),
             stop: AtomicBool::new(false),
@@ -204,12 +236,19 @@ impl<'a, 's> Fetcher<'a, 's> {
         })
     }
 
-    /// The most that one call reads: as much as memory allows, and little enough that all workers have something to do.
-    fn read_bytes(&self, frames: &[Frame]) -> u64 {
-        let stored: u64 = frames.iter().map(|frame| u64::from(frame.location.frame_stored_len)).sum();
+    /// How many workers read, and the most that one call reads: as much as memory allows, and little enough that all have something to do.
+    /// Far away each call costs, so a few large ones are better than all workers.
+    fn readers(&self, frames: &[Frame]) -> (usize, u64) {
+        let awake = frames.iter().filter(|frame| !frame.waits());
+        let stored: u64 = awake.map(|frame| u64::from(frame.location.frame_stored_len)).sum();
         let workers = self.workers as u64;
-        let share = (self.reads_bytes / workers).min(stored / (workers * 4));
-        share.clamp(READ_BYTES_MIN, READ_BYTES_MAX)
+        if self.remote {
+            let share = (stored / REMOTE_READS).clamp(REMOTE_READ_BYTES_MIN, READ_BYTES_MAX);
+            let readers = workers.min(REMOTE_READS_BYTES / share).max(1);
+            return (readers as usize, share);
+        }
+        let share = (READS_BYTES / workers).min(stored / (workers * 4));
+        (self.workers, share.clamp(READ_BYTES_MIN, READ_BYTES_MAX))
     }
 
     /// Tries chunks once more, one by one, wherever they lie.
@@ -281,10 +320,41 @@ fn in_pack_order(mut wanted: Vec<Wanted>, mut frames: Vec<Frame>, order: &[u32])
     (wanted, sorted)
 }
 
+/// Empties frames of which little is wanted, by whole files of this window only that have one name. Those files come back, ascending.
+fn let_sparse_wait(window: &Window, order: &[u32], wanted: &[Wanted], frames: &mut [Frame], home: &[u32]) -> Vec<u32> {
+    let (mut waiting, mut room, mut directories) = (Vec::new(), window.waiting_max(), HashSet::new());
+    for (at, frame) in frames.iter_mut().enumerate() {
+        let chunks = &wanted[range(frame.wanted)];
+        let bytes: u64 = chunks.iter().map(|chunk| u64::from(chunk.len)).sum();
+        if bytes * SPARSE_TIMES >= u64::from(frame.location.frame_plain_len) {
+            continue;
+        }
+        let uses = || chunks.iter().flat_map(|chunk| &order[range(chunk.uses)]).map(|at| &window.uses[*at as usize]);
+        // Other names of a file become links to it, at the end of this window.
+        let may_wait = |one: &Use| {
+            home[one.file as usize] == at as u32 && window.files[one.file as usize].entry.link_group.is_none()
+        };
+        if !uses().all(may_wait) {
+            continue;
+        }
+        let weight = uses().map(|one| {
+            let file = &window.files[one.file as usize];
+            USE_BYTES + file.weight() + FOLDER_BYTES * add_directories(&mut directories, &file.entry.path)
+        });
+        let Some(left) = room.checked_sub(weight.sum()) else { break };
+        room = left;
+        waiting.extend(uses().map(|one| one.file));
+        frame.wanted = (0, 0);
+    }
+    waiting.sort_unstable();
+    waiting.dedup();
+    waiting
+}
+
 fn stretches(frames: &[Frame], read_bytes: u64) -> Vec<Stretch> {
     let mut stretches: Vec<Stretch> = Vec::new();
     let mut pack = None;
-    for (at, frame) in frames.iter().enumerate() {
+    for (at, frame) in frames.iter().enumerate().filter(|(_, frame)| !frame.waits()) {
         let location = &frame.location;
         let start = u64::from(location.frame_offset);
         let end = start + u64::from(location.frame_stored_len);
@@ -394,7 +464,7 @@ impl Work<'_, '_, '_> {
                     .and_then(|()| passed(error));
             }
         };
-        for frame in frames {
+        for frame in frames.iter().filter(|frame| !frame.waits()) {
             self.go_on()?;
             let start = u64::from(frame.location.frame_offset);
             let len = u64::from(frame.location.frame_stored_len);

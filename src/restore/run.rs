@@ -10,13 +10,13 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::content::{Stored, is_local};
-use super::fetch::Fetcher;
+use super::fetch::{Fetcher, More};
 use super::links::{First, Group, Groups, Link, fingerprint};
 use super::local::{self, Same};
 use super::plan::{self, Plan, Start};
 use super::report::{Notes, Report};
 use super::select::{Picked, Step};
-use super::window::{Failure, FileWork, Window, deliver};
+use super::window::{FOLDER_BYTES, Failure, FileWork, Window, deliver};
 use super::{Control, Overwrite, Result, check, told};
 use crate::names::TreePath;
 use crate::pack::entry::{Content, Entry, Extent, Kind};
@@ -126,13 +126,13 @@ impl Run<'_, '_> {
                 Step::Entry(picked) => self.meet(*picked)?,
             }
             if self.window.is_full() {
-                self.flush()?;
+                self.flush(More::Comes)?;
             }
         }
         while let Some(folder) = self.stack.pop() {
             self.left.push(folder);
         }
-        self.flush()
+        self.flush(More::No)
     }
 
     fn meet(&mut self, picked: Picked) -> Result<()> {
@@ -191,7 +191,7 @@ impl Run<'_, '_> {
     fn open_parent(&mut self, path: &TreePath) -> Result<bool> {
         while self.stack.len() > 1 && self.stack.last().is_some_and(|top| !path.is_within(&top.path)) {
             self.left.extend(self.stack.pop());
-            self.window.weight += 512;
+            self.window.weight += FOLDER_BYTES;
         }
         let Some(parent) = path.parent() else { return Ok(false) };
         let Some(top) = self.stack.last() else { return Ok(false) };
@@ -388,7 +388,7 @@ impl Run<'_, '_> {
             }
             offset = end;
             if self.window.is_full() {
-                self.flush()?;
+                self.flush(More::Comes)?;
                 place = self.window.add(&work);
             }
         }
@@ -404,34 +404,50 @@ impl Run<'_, '_> {
         }
     }
 
-    /// Does all that was planned: contents, links, and the directories that nothing more comes into.
-    fn flush(&mut self) -> Result<()> {
-        self.fetch()?;
+    /// Does all that was planned: contents, links, and the directories that nothing more comes into. Files whose chunks lie far from the others' wait for
+    /// windows to come, and the directories above them with them.
+    fn flush(&mut self, more: More) -> Result<()> {
+        self.fetch(more)?;
+        let mut again = false;
         for link in std::mem::take(&mut self.links) {
             self.control.go_on()?;
             if let Some(entry) = self.link(link)? {
                 // No link could be made: it becomes a file of its own.
                 if matches!(entry.kind, Kind::File { .. }) {
                     self.file_again(entry)?;
+                    again = true;
                 } else {
                     self.make(&entry)?;
                 }
             }
         }
-        self.fetch()?;
+        if again {
+            self.fetch(more)?;
+        }
+        let waited_for = self.window.directories();
         for folder in std::mem::take(&mut self.left) {
-            self.leave(folder)?;
+            if waited_for.contains(&folder.path) {
+                self.window.weight += FOLDER_BYTES;
+                self.left.push(folder);
+            } else {
+                self.leave(folder)?;
+            }
         }
         Ok(())
     }
 
-    fn fetch(&mut self) -> Result<()> {
+    fn fetch(&mut self, more: More) -> Result<()> {
         let window = self.window.take();
-        let brought = self.fetcher.bring(&window);
-        if brought.is_err() {
-            window.files.iter().for_each(|file| file.abandon(self.target));
+        match self.fetcher.bring(&window, more) {
+            Ok(waiting) => {
+                self.window.carry(window, &waiting);
+                Ok(())
+            }
+            Err(error) => {
+                window.files.iter().for_each(|file| file.abandon(self.target));
+                Err(error)
+            }
         }
-        brought
     }
 
     /// Makes a later name of a file. The entry comes back if it must be made by itself.

@@ -3,12 +3,13 @@
 //! Owns the state of a file from its first byte to its name. A file lies in one window, or in several if its list of chunks is long; whoever delivers its
 //! last chunk finishes it. Refuses to fetch: `fetch` does.
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::report::Notes;
 use super::told;
-use crate::names::ChunkId;
+use crate::names::{ChunkId, TreePath};
 use crate::pack::entry::Entry;
 use crate::target::{Existing, FileInProgress, Target, TargetError};
 
@@ -16,6 +17,12 @@ use crate::target::{Existing, FileInProgress, Target, TargetError};
 pub(super) const WINDOW_BYTES: usize = 24 << 20;
 /// The same where each read takes a round trip: at a window's end all readers wait for the last one, and frames on its border are read twice.
 const REMOTE_WINDOW_BYTES: usize = 64 << 20;
+/// A file beside its path and attributes: itself, its owner's names, and its places in the tables of a window and of what fetches it.
+const FILE_BYTES: usize = 400;
+/// A chunk in the same tables, as they grow.
+pub(super) const USE_BYTES: usize = 112;
+/// A directory that waits for its attributes.
+pub(super) const FOLDER_BYTES: usize = 512;
 
 /// Why a file does not come back.
 #[derive(Clone)]
@@ -83,8 +90,7 @@ impl Window {
 
     /// Adds a file, or the next part of one; its position.
     pub fn add(&mut self, file: &Arc<FileWork>) -> u32 {
-        self.weight += 512 + file.entry.path.as_bytes().len() * 2;
-        self.weight += file.entry.xattrs.iter().map(|(name, value)| 48 + name.len() + value.len()).sum::<usize>();
+        self.weight += file.weight();
         self.files.push(Arc::clone(file));
         (self.files.len() - 1) as u32
     }
@@ -92,9 +98,40 @@ impl Window {
     pub fn want(&mut self, id: ChunkId, len: u32, file: u32, offset: u64) {
         if let Some(work) = self.files.get(file as usize) {
             work.wait_for_one();
-            self.weight += 192;
+            self.weight += USE_BYTES;
             self.uses.push(Use { id, len, file, offset });
         }
+    }
+
+    /// What files that wait for another window, and the directories above them, may weigh.
+    pub fn waiting_max(&self) -> usize {
+        self.bytes_max / 4
+    }
+
+    /// Takes over files that end in `before` and wait (their positions there, ascending), with all that they want.
+    pub fn carry(&mut self, before: Self, waiting: &[u32]) {
+        let mut uses = before.uses.into_iter().peekable();
+        for at in waiting {
+            let Some(work) = before.files.get(*at as usize) else { continue };
+            // Its plan ends once more, with this window.
+            work.wait_for_one();
+            let file = self.add(work);
+            self.ended.push(file);
+            while uses.next_if(|one| one.file < *at).is_some() {}
+            while let Some(one) = uses.next_if(|one| one.file == *at) {
+                self.weight += USE_BYTES;
+                self.uses.push(Use { file, ..one });
+            }
+        }
+    }
+
+    /// The directories that its files lie in, up to the root.
+    pub fn directories(&self) -> HashSet<TreePath> {
+        let mut found = HashSet::new();
+        for file in &self.files {
+            add_directories(&mut found, &file.entry.path);
+        }
+        found
     }
 }
 
@@ -102,6 +139,12 @@ impl FileWork {
     pub fn new(entry: Entry, existing: Existing) -> Arc<Self> {
         let (left, state) = (AtomicU64::new(1), Mutex::default());
         Arc::new(Self { entry, existing, left, state, done: AtomicBool::new(false) })
+    }
+
+    /// What it takes in memory.
+    pub fn weight(&self) -> usize {
+        let xattrs = self.entry.xattrs.iter().map(|(name, value)| 48 + name.len() + value.len());
+        FILE_BYTES + self.entry.path.as_bytes().len() + xattrs.sum::<usize>()
     }
 
     fn state(&self) -> MutexGuard<'_, FileState> {
@@ -154,6 +197,18 @@ impl FileWork {
             target.abandon_file(part);
         }
     }
+}
+
+/// Adds the directories that `path` lies in, up to the root; how many are new.
+pub(super) fn add_directories(found: &mut HashSet<TreePath>, path: &TreePath) -> usize {
+    let (mut above, before) = (path.parent(), found.len());
+    while let Some(directory) = above {
+        above = directory.parent();
+        if !found.insert(directory) {
+            break;
+        }
+    }
+    found.len() - before
 }
 
 /// Sorts the target's errors: those that end the restore come back.

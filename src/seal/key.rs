@@ -231,6 +231,15 @@ impl Key {
         }
     }
 
+    /// Seals what a host remembers for itself. An admin's and a reader's are one; no other host's key gives a writer's.
+    pub fn memory_key(&self) -> Secret {
+        match self {
+            Key::Admin(key) => derive("memory of readers", derive("recipient seed", key.root.expose()).expose()),
+            Key::Reader(key) => derive("memory of readers", key.recipient_seed.expose()),
+            Key::Writer(key) => derive("memory of a writer", key.seed.expose()),
+        }
+    }
+
     /// The admin's public key: where trust starts.
     pub fn admin_public(&self) -> PublicKey {
         match self {

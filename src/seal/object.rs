@@ -12,6 +12,8 @@ use crate::seal::sign::{Message, PublicKey, SIGNATURE_BYTES, Signer};
 pub const MAGIC: [u8; 8] = *b"LIFEBOAT";
 pub const VERSION: u16 = 1;
 pub const SUITE: u8 = 1;
+/// The one feature of version 1, a manifest's: leaves of its trees may be stored as patches.
+pub const LEAF_PATCHES: u32 = 1;
 pub const HEADER_BYTES: usize = 96;
 pub const TRAILER_BYTES: usize = 1 + 8 + SIGNATURE_BYTES;
 const STORED_SEGMENT_BYTES: usize = SEGMENT_BYTES + TAG_BYTES;
@@ -103,6 +105,8 @@ pub struct Identity<'a> {
     pub base: &'a Secret,
     pub by: SignedBy,
     pub signer: &'a Signer,
+    /// Bits of what a reader must know.
+    pub features: u32,
 }
 
 /// Seals and signs `body`.
@@ -133,7 +137,7 @@ impl Sealing {
         header.extend_from_slice(&VERSION.to_le_bytes());
         header.push(identity.kind as u8);
         header.push(SUITE);
-        header.extend_from_slice(&0u32.to_le_bytes());
+        header.extend_from_slice(&identity.features.to_le_bytes());
         header.extend_from_slice(&identity.repository.0);
         header.extend_from_slice(&super::random::<32>());
         let (secret, commitment) = keys(identity.base, &header, identity.key);
@@ -186,8 +190,9 @@ impl Header {
             return Err(ObjectError::Version(version));
         }
         let features = u32::from_le_bytes([header[12], header[13], header[14], header[15]]);
-        if features != 0 || header[11] != SUITE {
-            return Err(ObjectError::Features(features));
+        let known = if header[10] == ObjectKind::Manifest as u8 { LEAF_PATCHES } else { 0 };
+        if features & !known != 0 || header[11] != SUITE {
+            return Err(ObjectError::Features(features & !known));
         }
         let mut home = [0; 16];
         home.copy_from_slice(&header[16..32]);
@@ -304,6 +309,7 @@ mod tests {
             base: &base,
             by: SignedBy::Admin,
             signer: &signer,
+            features: 0,
         };
         (seal(&identity, body), key, base, signer)
     }
@@ -341,8 +347,16 @@ mod tests {
     #[test]
     fn a_newer_version_and_an_unknown_feature_are_named() {
         let (mut bytes, key, ..) = sealed(b"body");
-        bytes[12] = 2;
+        for features in [1, 2] {
+            bytes[12] = features;
+            assert_eq!(Envelope::parse(&bytes, &key, HOME).err(), Some(ObjectError::Features(u32::from(features))));
+        }
+        // A manifest may have leaf patches, and nothing else.
+        bytes[10] = ObjectKind::Manifest as u8;
+        bytes[12] = 3;
         assert_eq!(Envelope::parse(&bytes, &key, HOME).err(), Some(ObjectError::Features(2)));
+        bytes[12] = 1;
+        assert!(Envelope::parse(&bytes, &key, HOME).is_ok());
         bytes[8] = 2;
         assert_eq!(Envelope::parse(&bytes, &key, HOME).err(), Some(ObjectError::Version(2)));
     }

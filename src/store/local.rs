@@ -44,6 +44,8 @@ use walk::{Seen, Want};
 const TMP: &str = "tmp";
 /// Where leftovers can lie: packs in the making, and small objects.
 const LEFTOVER_PREFIXES: [&str; 9] = ["tmp/", "config/", "keys/", "writers/", "revoked/", "w/", "i/", "s/", "probe/"];
+/// Where each session has a directory of its own, which nobody writes to once its last record is gone.
+const RECORDS: &str = "w/";
 
 pub struct LocalStore {
     root: Arc<Root>,
@@ -180,7 +182,16 @@ impl Store for LocalStore {
     fn delete(&self, key: &ObjectKey) -> Result<()> {
         self.open_files.forget(key);
         let deleted = match rustix::fs::unlinkat(&self.root.fd, key.as_str(), AtFlags::empty()) {
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                if let Some(session) = key.as_str().strip_prefix(RECORDS).and_then(|rest| rest.split_once('/')) {
+                    // It stays while it holds another record. Left behind, each session's would make all later listings longer.
+                    let directory = format!("{RECORDS}{}", session.0);
+                    if rustix::fs::unlinkat(&self.root.fd, &directory, AtFlags::REMOVEDIR).is_ok() {
+                        self.root.directories.forget(&directory);
+                    }
+                }
+                Ok(())
+            }
             Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => self.root.still_stands(),
             Err(rustix::io::Errno::ISDIR) => Err(LocalError::NotAFile { path: self.root.path.join(key.as_str()) }),
             Err(errno) => Err(self.root.error("remove", key.as_str(), errno)),

@@ -15,6 +15,7 @@ use crate::pack::entry::{Content, Extent, Kind};
 use crate::pack::keys;
 use crate::pack::list::ListReader;
 use crate::pack::node::{Child, decode_inner, decode_leaf};
+use crate::pack::patch::read_leaf;
 use crate::pack::tree::{LEVELS_MAX, NodeError, NodeSource};
 use crate::pack::wire::Malformed;
 use crate::repository::{ChunkReader, Error as RepositoryError, Index, Snapshot, Snapshots};
@@ -97,7 +98,11 @@ impl Walk<'_> {
             self.lost(place, &base, error, &mut met)?;
             return Ok(met.into_iter().collect());
         }
-        match self.reader.tree_node(&child.id) {
+        let read = match level {
+            0 => read_leaf(&self.reader, &child.id).map(|leaf| leaf.bytes),
+            _ => self.reader.tree_node(&child.id),
+        };
+        match read {
             Ok(bytes) if level == 0 => match decode_leaf(&bytes, &base).map_err(wrong) {
                 Ok(entries) => {
                     for entry in entries {

@@ -14,7 +14,7 @@ use crate::repository::{Error as RepositoryError, Index, SnapshotState, Snapshot
 
 /// Reads all slots and checks what they name.
 pub fn check(check: &Check<'_>, listing: &Listing, index: &Index) -> Result<Snapshots> {
-    let mut snapshots = Snapshots::list(check.repository)?;
+    let mut snapshots = Snapshots::list_and_prove(check.repository)?;
     for lost in std::mem::take(&mut snapshots.unreadable) {
         // The slot's own finding, or the one of the certificate or revocation that it was checked with.
         let number = match check.findings.of(&lost.slot) {

@@ -15,6 +15,7 @@ use crate::pack::container::PackKind;
 use crate::pack::entry::{Content, Entry, Extent, Kind};
 use crate::pack::list::{LIST_DEPTH_MAX, ListSource};
 use crate::pack::node::{ListNode, decode_inner, decode_leaf};
+use crate::pack::patch::read_leaf;
 use crate::pack::tree::{LEVELS_MAX, NodeError, NodeSource};
 use crate::pack::wire::Malformed;
 use crate::repository::{ChunkReader, Error as RepositoryError, Index, Snapshot, Snapshots};
@@ -57,6 +58,13 @@ impl Claim {
         mark.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
         mark
     }
+}
+
+/// A base among the marks of claims, which are hashes of their own.
+fn base_mark(id: &ChunkId) -> [u8; 16] {
+    let mut mark = [0; 16];
+    mark.copy_from_slice(&id.0[..16]);
+    mark
 }
 
 /// Walks the trees of every readable snapshot.
@@ -125,6 +133,15 @@ impl Walk<'_> {
 
     fn node(&mut self, reader: &ChunkReader<'_>, slot: &ObjectKey, claim: Claim, stack: &mut Vec<Claim>) -> Result<()> {
         let read = match &claim.shape {
+            Shape::Tree { level: 0, .. } => match read_leaf(reader, &claim.id) {
+                Ok(leaf) => {
+                    if let Some(base) = leaf.base {
+                        self.base(slot, &base)?;
+                    }
+                    Ok(leaf.bytes)
+                }
+                Err(error) => Err(error),
+            },
             Shape::Tree { .. } => reader.tree_node(&claim.id),
             Shape::List { .. } => reader.list_node(&claim.id),
         };
@@ -140,6 +157,12 @@ impl Walk<'_> {
         };
         self.nonsense(slot, format!("leads to a node that makes no sense: {} ({})", wrong.id, wrong.cause));
         Ok(())
+    }
+
+    /// A full leaf that a patch was made on: it came back as what its id says. Its entries are no part of this snapshot, and it is counted where it is a
+    /// leaf of another.
+    fn base(&mut self, slot: &ObjectKey, id: &ChunkId) -> Result<()> {
+        if self.seen.insert(base_mark(id)) { self.node_place(slot, id) } else { Ok(()) }
     }
 
     /// Nodes lie in metadata packs, so that their writer can read them.

@@ -105,6 +105,7 @@ impl Place {
             base: &base,
             by: SignedBy::Writer(writer.id),
             signer: &writer.signer,
+            features: 0,
         };
         let mut upload = repository.store.begin(session, 0).unwrap();
         let mut out = Vec::new();

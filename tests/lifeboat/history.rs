@@ -1,5 +1,5 @@
 //! Random trees that change at random, and a plain copy of each state: every snapshot must come back as the copy kept it, and a
-//! snapshot that reused what was known must be, to the last byte of its tree, the one that a full read makes.
+//! snapshot that reused what was known must be, leaf by leaf and to the last attribute, the one that a full read makes.
 //!
 //! A history that fails is printed with its seed, which `LIFEBOAT_TEST_SEED` repeats. `LIFEBOAT_TEST_LONG=1` tries many more.
 
@@ -15,10 +15,11 @@ use std::time::{Duration, Instant};
 
 use lifeboat::backup::{self, Report};
 use lifeboat::clock::SystemClock;
-use lifeboat::names::{ObjectKey, SnapshotId};
+use lifeboat::names::{ObjectKey, SnapshotId, TreePath};
+use lifeboat::pack::entry::Entry;
 use lifeboat::pack::record::Outcome;
-use lifeboat::pack::tree::Root;
-use lifeboat::repository::{Repository, Snapshots};
+use lifeboat::pack::tree::TreeReader;
+use lifeboat::repository::{ChunkReader, Index, Repository, Scope, Snapshots};
 use lifeboat::restore;
 use lifeboat::store::memory::MemoryStore;
 use lifeboat::store::{Create, Store};
@@ -382,14 +383,31 @@ impl Kept {
     }
 }
 
+/// A tree whatever its leaves are stored as.
+#[derive(Debug, PartialEq)]
+struct Saved {
+    level: u8,
+    base: TreePath,
+    entries: u64,
+    bytes: u64,
+    leaves: Vec<Vec<Entry>>,
+}
+
 /// Saves `root` by the real clock: whether a time can be trusted is part of what is tried.
-fn save(repository: &Repository, root: &Path) -> (Report, Root) {
+fn save(repository: &Repository, root: &Path) -> (Report, Saved) {
     let report = backup::run(repository, &SystemClock, &request(root), &Default::default()).unwrap();
     assert_eq!(report.outcome, Outcome::Complete, "{:?}", report.problems);
     let snapshots = Snapshots::list(repository).unwrap();
     let snapshot = snapshots.readable.iter().find(|snapshot| snapshot.id == report.snapshot).unwrap();
     let root = snapshot.body.as_ref().unwrap().sources[0].tree();
-    (report, root)
+    let index = Index::load(repository, Scope::Read, &mut |error| panic!("{error}")).unwrap();
+    let reader = ChunkReader::new(repository, &index, snapshot.writer).unwrap();
+    let (mut tree, mut leaves) = (TreeReader::new(&reader, &root), Vec::new());
+    while tree.next_leaf().unwrap() {
+        let (_, leaf) = tree.leaf().unwrap();
+        leaves.push((0..leaf.len()).map(|place| leaf.entry(place).unwrap()).collect());
+    }
+    (report, Saved { level: root.level, base: root.base, entries: root.entries, bytes: root.bytes, leaves })
 }
 
 fn bring(repository: &Repository, id: SnapshotId, root: &Path, to: &Path) -> Census {

@@ -123,7 +123,7 @@ fn forge(scene: &Scene, kind: ObjectKind, key: &ObjectKey, by: SignedBy, body: &
     let Key::Writer(writer) = Key::from_text(&scene.writer_key).unwrap() else { panic!() };
     let base = Key::from_text(&scene.writer_key).unwrap().repository_key();
     let signer = writer.signer();
-    let identity = Identity { kind, repository: scene.admin.id, key, base: &base, by, signer: &signer };
+    let identity = Identity { kind, repository: scene.admin.id, key, base: &base, by, signer: &signer, features: 0 };
     let bytes = object::seal(&identity, body);
     scene.store.delete(key).unwrap();
     assert_eq!(scene.store.create(key, &bytes).unwrap(), lifeboat::store::Create::Created);

@@ -458,6 +458,36 @@ fn packs_go_up_beside_the_workers_and_come_down_many_at_once() {
 }
 
 #[test]
+fn many_small_files_come_back_in_calls_of_a_mebibyte_and_more() {
+    let scene = Scene::new();
+    for n in 0..48 {
+        let place = scene.tree().join(format!("mail-{n:02}"));
+        fs::create_dir(&place).unwrap();
+        for number in 0..64u64 {
+            // One bit of eight is noise: a frame of 2 MiB is stored in little more than a quarter of one.
+            let bits: Vec<u8> = noise(8192, 1000 * n + number).iter().map(|byte| b'a' + (byte & 1)).collect();
+            fs::write(place.join(format!("{number}")), bits).unwrap();
+        }
+    }
+    scene.back_up();
+    // Files that were renamed lie far from their new neighbours.
+    for n in 0..48 {
+        let moved = scene.tree().join(format!("mail-{n:02}/7"));
+        fs::rename(moved, scene.tree().join(format!("mail-{:02}/moved", 47 - n))).unwrap();
+    }
+    scene.back_up();
+    let packs = scene.stored("d/").len() as u64;
+    let stored: u64 = scene.memory.list("d/").unwrap().iter().map(|listed| listed.size).sum();
+    let (_, asked) = scene.asks(|| scene.restore());
+    let reads = asked.calls.iter().filter(|(_, key)| key.starts_with("d/")).count() as u64;
+    assert!(stored > 3 << 20 && packs <= 4, "{stored} bytes in {packs} packs");
+    // No call reads across a border, and a frame that does not fit is left to the next.
+    let most = packs + stored.div_ceil(700 << 10);
+    assert!((packs..=most).contains(&reads), "{reads} reads of {stored} bytes in {packs} packs, not {most}");
+    assert!(asked.calls.len() as u64 <= reads + 12, "{:?}", asked.by_kind());
+}
+
+#[test]
 fn an_upload_that_fails_ends_the_backup_and_the_next_goes_on_from_there() {
     let dir = tempfile::tempdir().unwrap();
     let memory = MemoryStore::default();

@@ -203,6 +203,21 @@ fn a_directory_that_vanished_is_made_again() {
 }
 
 #[test]
+fn a_sessions_directory_goes_with_its_last_record_and_no_other_does() {
+    let (_dir, root, store) = store();
+    for name in ["w/aa/00000000", "w/aa/00000001", "d/aa/pack"] {
+        put(&store, name, b"bytes");
+    }
+    store.delete(&key("d/aa/pack")).unwrap();
+    store.delete(&key("w/aa/00000000")).unwrap();
+    assert!(root.join("w/aa").exists() && root.join("d/aa").exists());
+    store.delete(&key("w/aa/00000001")).unwrap();
+    assert!(!root.join("w/aa").exists() && root.join("w").exists());
+    put(&store, "w/aa/00000002", b"again");
+    assert_eq!(store.get(&key("w/aa/00000002")).unwrap(), b"again");
+}
+
+#[test]
 fn more_objects_are_read_than_files_are_kept_open() {
     let (_directory, _root, store) = store();
     for n in 0..100u8 {

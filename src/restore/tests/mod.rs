@@ -60,6 +60,15 @@ impl<'a> Forge<'a> {
         Extent::Data { id, len: bytes.len() as u32 }
     }
 
+    /// Chunks of files, in one frame.
+    fn frame(&mut self, chunks: &[Vec<u8>]) -> Vec<Extent> {
+        let ids = self.ids();
+        let named: Vec<(ChunkId, u32)> = chunks.iter().map(|chunk| (ids.data(chunk), chunk.len() as u32)).collect();
+        let (bytes, mut scratch) = (chunks.concat(), Default::default());
+        self.packer.store_frame(Class::Data, None, &bytes, &named, &mut self.codec, &mut scratch).unwrap();
+        named.into_iter().map(|(id, len)| Extent::Data { id, len }).collect()
+    }
+
     fn list(&mut self, extents: Vec<Extent>) -> Content {
         let node = ListNode::Extents(extents).encode();
         let root = self.ids().list(&node);
@@ -311,7 +320,7 @@ fn a_file_that_spans_several_windows_comes_back_with_its_other_name() {
     let mut extents = vec![one; 300_000];
     extents[1] = Extent::Hole { len: 16 };
     extents[299_999] = two;
-    assert!(extents.len() * 192 > 2 * window::WINDOW_BYTES);
+    assert!(extents.len() * window::USE_BYTES > window::WINDOW_BYTES);
     let list = forge.list(extents);
     let mut names = [file("a", 4_800_000, list.clone()), file("b", 4_800_000, list)];
     names.iter_mut().for_each(|entry| entry.link_group = Some(1));
@@ -342,4 +351,43 @@ fn what_does_not_fit_is_refused_before_anything_is_made() {
     let error = go(&repository, wish(&repository, &out.path().join("to"))).unwrap_err();
     assert!(matches!(error, Error::Space { .. }), "{error}");
     assert!(!out.path().join("to").exists());
+}
+
+#[test]
+fn a_frame_of_which_each_window_wants_little_is_read_once() {
+    let repository = repository();
+    let mut forge = Forge::new(&repository);
+    let chunks = |seed: u8| -> Vec<Vec<u8>> { (0..40).map(|n| vec![seed + n; 8192]).collect() };
+    let (scattered, shared) = (forge.frame(&chunks(1)), forge.frame(&chunks(101)));
+    let filler = vec![forge.data(b"0123456789abcdef"); 250_000];
+    assert!(filler.len() * window::USE_BYTES > window::WINDOW_BYTES, "each fills a window");
+    let filler = forge.list(filler);
+    let small = |path: &str, extent: Extent| file(path, 8192, Content::Extents(vec![extent]));
+    let mut entries = vec![dir("")];
+    for (n, place) in ["a", "b", "c"].into_iter().enumerate() {
+        entries.push(dir(place));
+        entries.push(file(&format!("{place}/filler"), 4_000_000, filler.clone()));
+        entries.push(dir(&format!("{place}/in")));
+        entries.push(small(&format!("{place}/in/one"), scattered[n]));
+        let mut pair = small(&format!("{place}/pair"), shared[0]);
+        pair.link_group = Some(1);
+        entries.push(pair);
+    }
+    let source = forge.source("/src", entries);
+    forge.commit(vec![source]);
+    let out = tempfile::tempdir().unwrap();
+    let to = out.path().join("to");
+    let report = go(&repository, wish(&repository, &to)).unwrap();
+    assert!(report.is_whole(), "{report:?}");
+    let frame = 40 * 8192;
+    assert!((2 * frame..3 * frame).contains(&report.bytes_fetched), "each frame once: {}", report.bytes_fetched);
+    let meta = |path: String| fs::metadata(to.join(path)).unwrap();
+    for (n, place) in ["a", "b", "c"].into_iter().enumerate() {
+        assert!(fs::read(to.join(place).join("in/one")).unwrap() == vec![1 + n as u8; 8192]);
+        assert!(fs::read(to.join(place).join("filler")).unwrap() == b"0123456789abcdef".repeat(250_000));
+        assert_eq!(meta(format!("{place}/pair")).ino(), meta("a/pair".into()).ino());
+        for directory in [place.to_owned(), format!("{place}/in")] {
+            assert_eq!(meta(directory).mtime(), 1_700_000_000, "its attributes come after all that lies in it");
+        }
+    }
 }

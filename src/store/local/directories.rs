@@ -49,6 +49,11 @@ impl Directories {
         Ok(())
     }
 
+    /// Forgets one that was removed.
+    pub(super) fn forget(&self, name: &str) {
+        self.lock().remove(name);
+    }
+
     /// Forgets all: something removed a directory that was known.
     pub(super) fn doubt(&self) {
         self.lock().clear();

@@ -122,6 +122,7 @@ fn fence(store: &MemoryStore, admin: &Repository, admin_key: &str) {
         base: &base,
         by: SignedBy::Admin,
         signer: &signer,
+        features: 0,
     };
     let fence =
         record::Fence { at: Time { secs: 1, nanos: 0 }, session: ByteArray::from(FENCED.0), reason: "a test".into() };
