@@ -6,6 +6,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::manifests::Reading;
+use super::marks::{Marked, Marks, Standing};
 use super::proofs::Proofs;
 use super::together::both;
 use super::{Error, Repository, Result, each};
@@ -22,6 +23,8 @@ const SLOTS_PER_THREAD: usize = 128;
 #[derive(Clone)]
 pub struct Snapshot {
     pub id: SnapshotId,
+    /// The session that committed it.
+    pub session: SessionId,
     pub slot: ObjectKey,
     pub writer: WriterId,
     pub group: GroupId,
@@ -29,6 +32,7 @@ pub struct Snapshot {
     pub heads: Vec<String>,
     pub indexes: Vec<String>,
     pub state: SnapshotState,
+    pub marked: Marked,
     /// None: this key may not read it (another writer's).
     pub body: Option<Arc<ManifestBody>>,
 }
@@ -38,6 +42,17 @@ pub enum SnapshotState {
     Good,
     /// Committed after its writer was revoked: never `latest`, never a parent.
     Revoked,
+    /// The admin forgot it: hidden, whole as long as it can be taken back; never `latest`, and its trees are not used again.
+    Forgotten,
+    /// Forgotten for good: parts of it may be gone.
+    Expired,
+}
+
+impl SnapshotState {
+    /// Whether it counts for the line of its writer's snapshots: what was forgotten came before what came after it all the same.
+    fn is_of_the_line(self) -> bool {
+        self != Self::Revoked
+    }
 }
 
 /// A slot that holds no manifest that verifies.
@@ -53,6 +68,7 @@ pub struct Snapshots {
     /// wrong once does not stay newest for years. Those that cannot be read come first.
     pub readable: Vec<Snapshot>,
     pub unreadable: Vec<Unreadable>,
+    pub marks: Marks,
     listed: Vec<ObjectKey>,
 }
 
@@ -70,6 +86,15 @@ pub struct Selection {
 }
 
 impl Snapshot {
+    fn marked(mut self, marked: Marked) -> Self {
+        match marked.standing {
+            Standing::Kept => {}
+            Standing::Forgotten { .. } => self.state = SnapshotState::Forgotten,
+            Standing::Expired => self.state = SnapshotState::Expired,
+        }
+        Self { marked, ..self }
+    }
+
     pub fn started(&self) -> Option<record::Time> {
         self.body.as_ref().map(|body| body.started)
     }
@@ -132,9 +157,11 @@ impl Snapshots {
     }
 
     fn read(repository: &Repository, proofs: Option<&Proofs>) -> Result<Self> {
-        let (listed, revoked) =
-            both(repository.store.is_remote(), || repository.list_commits(), || repository.list_revoked());
+        let apart = repository.store.is_remote();
+        let others = || both(apart, || repository.list_revoked(), || repository.list_marks());
+        let (listed, (revoked, marks)) = both(apart, || repository.list_commits(), others);
         revoked?;
+        let marks = Marks::read(repository, &marks?)?;
         let listed: Vec<ObjectKey> = listed?.into_iter().map(|listed| listed.key).collect();
         let slots: Vec<(&ObjectKey, SessionId)> = listed
             .iter()
@@ -154,7 +181,7 @@ impl Snapshots {
         let (mut readable, mut unreadable) = (Vec::new(), Vec::new());
         for ((slot, session), read) in slots.iter().zip(each(threads, &slots, read)) {
             match read {
-                Ok(Some(snapshot)) => readable.push(snapshot),
+                Ok(Some(snapshot)) => readable.push(snapshot.marked(marks.of(*session))),
                 Ok(None) => {}
                 Err(Error::Store(error)) if !error.is_not_found() => return Err(error.into()),
                 Err(error) => unreadable.push(Unreadable { slot: (*slot).clone(), session: *session, error }),
@@ -163,7 +190,7 @@ impl Snapshots {
         if let Some(proofs) = proofs {
             proofs.tidy(slots.len());
         }
-        Ok(Self { readable: in_order(readable), unreadable, listed })
+        Ok(Self { readable: in_order(readable), unreadable, marks, listed })
     }
 
     /// BLAKE3 of the listed slot keys, joined by newlines.
@@ -178,14 +205,18 @@ impl Snapshots {
 
     /// Slots of `writer`'s newest manifests (those that no other of its manifests names as a parent), and of others'.
     pub fn heads(&self, writer: WriterId) -> (Vec<String>, Vec<String>) {
-        let good = self.readable.iter().filter(|snapshot| snapshot.state == SnapshotState::Good);
-        let named: HashSet<&str> = good.flat_map(own_parents).collect();
-        let newest =
-            |snapshot: &&Snapshot| !named.contains(snapshot.slot.as_str()) && snapshot.state == SnapshotState::Good;
+        let of_the_line = |snapshot: &&Snapshot| snapshot.state.is_of_the_line();
+        let named: HashSet<&str> = self.readable.iter().filter(of_the_line).flat_map(own_parents).collect();
+        let newest = |snapshot: &&Snapshot| !named.contains(snapshot.slot.as_str()) && of_the_line(snapshot);
         let (own, others): (Vec<_>, Vec<_>) =
             self.readable.iter().filter(newest).partition(|snapshot| snapshot.writer == writer);
         let slots = |snapshots: Vec<&Snapshot>| snapshots.iter().map(|s| s.slot.to_string()).collect();
         (slots(own), slots(others))
+    }
+
+    /// Whether a slot holds a snapshot whose trees may be used again.
+    pub fn is_good(&self, slot: &str) -> bool {
+        self.readable.iter().any(|s| s.slot.as_str() == slot && s.state == SnapshotState::Good)
     }
 
     /// The newest good snapshot that fits. Refuses if an unreadable one could be it.
@@ -196,6 +227,7 @@ impl Snapshots {
             let could_be_newest = |lost: &&Unreadable| {
                 selection.writer.is_none_or(|writer| writer == lost.session.writer())
                     && !ancestors.contains(lost.slot.as_str())
+                    && self.marks.of(lost.session).standing == Standing::Kept
             };
             if let Some(lost) = self.unreadable.iter().find(could_be_newest) {
                 return Err(Error::LatestUnknown {
@@ -211,8 +243,9 @@ impl Snapshots {
     /// a slot says nothing: the newest of one policy is a parent of the next of another.
     fn before(&self, selection: &Selection) -> HashSet<&str> {
         let good = |snapshot: &&Snapshot| snapshot.state == SnapshotState::Good;
+        let of_the_line = |snapshot: &&Snapshot| snapshot.state.is_of_the_line();
         let by_slot: HashMap<&str, &Snapshot> =
-            self.readable.iter().filter(good).map(|snapshot| (snapshot.slot.as_str(), snapshot)).collect();
+            self.readable.iter().filter(of_the_line).map(|snapshot| (snapshot.slot.as_str(), snapshot)).collect();
         let mut todo: Vec<&Snapshot> = self.readable.iter().filter(good).filter(|s| selection.fits(s)).collect();
         let mut before = HashSet::new();
         while let Some(snapshot) = todo.pop() {
@@ -324,6 +357,7 @@ mod tests {
         };
         Snapshot {
             id: SessionId::new(writer, [number; 8]).snapshot(),
+            session: SessionId::new(writer, [number; 8]),
             slot: slot(writer, number),
             writer,
             group: GroupId([0; 8]),
@@ -331,6 +365,7 @@ mod tests {
             heads: vec![],
             indexes: vec![],
             state: SnapshotState::Good,
+            marked: Marked::default(),
             body: Some(Arc::new(body)),
         }
     }
@@ -341,7 +376,7 @@ mod tests {
             session: SessionId::new(*writer, [*number; 8]),
             error: Error::Missing { key: slot(*writer, *number) },
         });
-        Snapshots { readable: in_order(readable), unreadable: lost.collect(), listed: vec![] }
+        Snapshots { readable: in_order(readable), unreadable: lost.collect(), marks: Marks::default(), listed: vec![] }
     }
 
     fn numbers(all: &Snapshots) -> Vec<u8> {
