@@ -121,7 +121,8 @@ fn index_is_doubtful(repository: &Repository, index: &Index, snapshots: &Snapsho
         .flat_map(|run| run.replaced().iter().copied().chain(std::iter::once(run.source().name)))
         .collect();
     let own = repository.need_writer("backing up")?.id;
-    let named = snapshots.readable.iter().filter(|s| s.writer == own).flat_map(|s| &s.indexes);
+    let counts = |s: &&Snapshot| s.writer == own && s.state != SnapshotState::Expired;
+    let named = snapshots.readable.iter().filter(counts).flat_map(|s| &s.indexes);
     Ok(named.filter_map(|key| key.parse().ok()).any(|key| match keys::parse(&key) {
         Some(Meaning::Run(name)) => !known.contains(&name),
         _ => true,

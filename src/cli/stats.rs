@@ -26,6 +26,8 @@ Words:
   share      stored bytes, each divided evenly among those that need it
 
 Trees and index are read, and no file's content. With --by, every tree is.
+Forgotten snapshots are not counted: what only they need stands under
+`(no snapshot)`, and stays stored as long as they can be taken back.
 
 Examples:
   lifeboat stats
@@ -90,7 +92,13 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<Exit> {
     interrupt::watch(cancel.clone())?;
     let snapshots = Snapshots::list(&repository)?;
     let mut logical = Logical::default();
-    snapshots.readable.iter().for_each(|snapshot| logical.add(snapshot));
+    let counted: Vec<&Snapshot> = snapshots.readable.iter().filter(|s| !s.state.is_forgotten()).collect();
+    counted.iter().for_each(|snapshot| logical.add(snapshot));
+    let forgotten = (snapshots.readable.len() - counted.len()) as u64;
+    if forgotten > 0 {
+        let forgotten = plural(forgotten, "forgotten snapshot is", "forgotten snapshots are");
+        screen.say(format!("{forgotten} not counted; what only they need is stored all the same"));
+    }
     let index = ls::load_index(&repository, screen)?;
     let totals = tally::totals(&repository, &index)?;
     if repository.access.reader.is_none() {
@@ -103,10 +111,11 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<Exit> {
     let mut damaged = 0;
     let shares = match arguments.by {
         None => None,
-        Some(by) => Some((by, divide(&repository, &index, &snapshots, by, screen, &cancel, &mut damaged)?)),
+        Some(by) => Some((by, divide(&repository, &index, &counted, by, screen, &cancel, &mut damaged)?)),
     };
     if screen.json {
-        let mut document = document(&repository, &snapshots, logical, &totals, mode);
+        let numbers = (counted.len(), snapshots.lost().count());
+        let mut document = document(&repository, numbers, logical, &totals, mode);
         if let Some((by, (holders, shares))) = &shares {
             document["by"] = json!(by.word());
             document["shares"] =
@@ -122,7 +131,7 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<Exit> {
             table(screen, *by, holders, shares)?;
         }
     }
-    let lost = snapshots.unreadable.len() as u64;
+    let lost = snapshots.lost().count() as u64;
     if lost > 0 || damaged > 0 {
         let what = if lost > 0 {
             plural(lost, "snapshot", "snapshots")
@@ -141,7 +150,7 @@ fn ratio(of: u64, to: u64) -> Option<f64> {
 
 fn document(
     repository: &Repository,
-    snapshots: &Snapshots,
+    (snapshots, unreadable): (usize, usize),
     logical: Logical,
     totals: &Totals,
     mode: Option<&'static str>,
@@ -157,8 +166,8 @@ fn document(
         "repository": repository.id.to_string(),
         "url": repository.store.url(),
         "store_mode": mode,
-        "snapshots": snapshots.readable.len(),
-        "unreadable_snapshots": snapshots.unreadable.len(),
+        "snapshots": snapshots,
+        "unreadable_snapshots": unreadable,
         "files": logical.files,
         "logical_bytes": logical.bytes,
         "different_bytes": content.bytes + metadata.bytes,
@@ -246,7 +255,7 @@ fn lines(
 fn divide(
     repository: &Repository,
     index: &Index,
-    snapshots: &Snapshots,
+    snapshots: &[&Snapshot],
     by: By,
     screen: &Screen,
     cancel: &AtomicBool,
@@ -255,7 +264,7 @@ fn divide(
     let mut holders: Vec<Holder> = Vec::new();
     let mut numbered: Vec<(&Snapshot, usize)> = Vec::new();
     let mut closed = 0;
-    for snapshot in &snapshots.readable {
+    for &snapshot in snapshots {
         let Some(body) = &snapshot.body else {
             closed += 1;
             continue;

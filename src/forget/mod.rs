@@ -1,20 +1,22 @@
-//! Which snapshots go, by a rule, and the marks that say so.
+//! Which snapshots go, by a rule.
 //!
 //! Owns the groups that a rule is applied to: snapshots of one writer and policy, and without a policy those of one writer and the same sources. A host's name is
-//! no part of it: a machine that is called something else is the same machine. Refuses to decide (`schedule::retention`), to take what is held, and to
-//! touch what cannot be read or was revoked: an admin names that himself.
+//! no part of it: a machine that is called something else is the same machine. Refuses to reckon (`schedule::retention`), to mark (`repository`), to take what is held,
+//! and to touch what cannot be read or was revoked: an admin names that himself.
 
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-use crate::clock::Clock;
 use crate::names::WriterId;
-use crate::pack::record::{Decision, ManifestBody, Outcome, SourceKind, Time};
-use crate::repository::{Hold, Repository, Result, Snapshot, SnapshotState};
+use crate::pack::record::{ManifestBody, Outcome, SourceKind, Time};
+use crate::repository::{Hold, Snapshot, SnapshotState};
 use crate::schedule::keep::Keep;
 use crate::schedule::retention::{Point, Reason, decide};
+
+/// So long a forgotten snapshot stays whole, at least.
+pub const UNDO_DAYS: u32 = 7;
 
 /// What snapshots share to which one rule is applied.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,11 +43,13 @@ pub struct Judged<'s> {
     pub snapshot: &'s Snapshot,
     pub reasons: Vec<Reason>,
     pub hold: Option<Hold>,
+    /// What was decided of it before cannot be read, so nothing more is.
+    pub doubtful: bool,
 }
 
 impl Judged<'_> {
     pub fn stays(&self) -> bool {
-        !self.reasons.is_empty() || self.hold.is_some()
+        !self.reasons.is_empty() || self.hold.is_some() || self.doubtful
     }
 }
 
@@ -98,6 +102,7 @@ pub fn judge<'s>(
                 snapshot,
                 reasons,
                 hold: snapshot.marked.hold(time).cloned(),
+                doubtful: snapshot.marked.doubtful,
             });
             Group { id, judged: judged.collect() }
         })
@@ -108,11 +113,6 @@ fn point(body: &ManifestBody) -> Point {
     // A time that no calendar knows is as good as one of the future: nothing is reckoned from it, and it stays.
     let at = Timestamp::new(body.started.secs, body.started.nanos.min(999_999_999) as i32).unwrap_or(Timestamp::MAX);
     Point { at, healthy: body.outcome == Outcome::Complete }
-}
-
-/// Forgets a snapshot, for a reason that people will read.
-pub fn forget(repository: &Repository, clock: &dyn Clock, snapshot: &Snapshot, reason: &str) -> Result<()> {
-    repository.decide(clock, snapshot, &Decision::Forget(reason.to_owned())).map(drop)
 }
 
 #[cfg(test)]

@@ -46,6 +46,7 @@ fn snapshot(writer: WriterId, number: u8, policy: Option<&str>, sources: &[(Sour
         heads: vec![],
         indexes: vec![],
         state: SnapshotState::Good,
+        revoked: false,
         marked: Marked::default(),
         body: Some(Arc::new(body)),
     }

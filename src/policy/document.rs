@@ -139,6 +139,7 @@ pub(super) enum KeepDoc {
     Table(Box<KeepTable>),
 }
 
+#[derive(Clone)]
 pub(super) struct KeepTable {
     pub spot: Spot,
     pub counts: [Given<Typed<i64>>; 6],

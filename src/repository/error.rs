@@ -77,6 +77,8 @@ pub enum Error {
     Undecided { snapshot: SnapshotId, why: Refusal },
     #[error("snapshot {} is being decided on by others all the time", snapshot.short())]
     Contended { snapshot: SnapshotId },
+    #[error("snapshot {} was forgotten, and its undo window is over: parts of it may be gone", snapshot.short())]
+    Expired { snapshot: SnapshotId },
     #[error("no snapshot {0}")]
     NoSnapshot(String),
     #[error("{prefix:?} fits {count} snapshots")]
@@ -139,6 +141,7 @@ impl Hint for Error {
             Error::Undecided { why: Refusal::Forgotten, .. } => "`lifeboat undelete` takes it back".into(),
             Error::Undecided { .. } => "`lifeboat snapshots --all` shows what was decided".into(),
             Error::Contended { .. } => "try again".into(),
+            Error::Expired { .. } => "`lifeboat snapshots` lists what there is".into(),
             Error::NoSnapshot(_) => "`lifeboat snapshots` lists what there is".into(),
             Error::Ambiguous { .. } => "give more digits of the id".into(),
             Error::LatestUnknown { newest_readable, .. } => match newest_readable {

@@ -103,6 +103,7 @@ impl<'a> Reading<'a> {
             heads: manifest.heads,
             indexes: manifest.indexes,
             state,
+            revoked: state == SnapshotState::Revoked,
             marked: Marked::default(),
             body,
         }))

@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Error, Repository, Result, Snapshot, each};
+use super::{Error, Repository, Result, each};
 use crate::clock::Clock;
 use crate::names::{ObjectKey, SessionId};
 use crate::pack::keys::{self, Meaning};
@@ -46,6 +46,8 @@ pub struct Marked {
     hold: Option<Hold>,
     /// The number of the mark that was the last.
     last: Option<u32>,
+    /// There are marks, and they do not count: see `Marks::doubtful`.
+    pub doubtful: bool,
 }
 
 /// The marks of one listing.
@@ -73,11 +75,11 @@ impl Marked {
             (Decision::Release, _) if hold.is_some() => hold = None,
             _ => return Err(ObjectError::Body("it decides what cannot follow the mark before it".into())),
         }
-        Ok(Self { standing, hold, last: Some(number) })
+        Ok(Self { standing, hold, last: Some(number), doubtful: false })
     }
 
     /// Whether `decision` may be made now; why not.
-    fn allows(&self, decision: &Decision, now: Time) -> std::result::Result<(), Refusal> {
+    pub fn allows(&self, decision: &Decision, now: Time) -> std::result::Result<(), Refusal> {
         match (decision, &self.standing) {
             (_, Standing::Expired) => Err(Refusal::Gone),
             (Decision::Forget(_), Standing::Forgotten { .. }) => Err(Refusal::Forgotten),
@@ -144,7 +146,7 @@ impl Marks {
             match after {
                 Ok(after) => _ = all.of.insert(session, after),
                 Err(error) => {
-                    all.of.remove(&session);
+                    all.of.insert(session, Marked { doubtful: true, ..Marked::default() });
                     all.doubtful.push((session, key.clone(), error));
                 }
             }
@@ -172,10 +174,17 @@ impl Repository {
         }
     }
 
-    /// Decides on a snapshot; what its marks come to then. Refuses what does not follow from the marks that stand there by now.
-    pub fn decide(&self, clock: &dyn Clock, snapshot: &Snapshot, decision: &Decision) -> Result<Marked> {
+    /// Decides on the snapshot in a slot, whether or not it can be read; what its marks come to then. Refuses what does not follow from the marks
+    /// that stand there by now.
+    pub fn decide(
+        &self,
+        clock: &dyn Clock,
+        session: SessionId,
+        slot: &ObjectKey,
+        decision: &Decision,
+    ) -> Result<Marked> {
         let admin = self.need_admin("deciding what becomes of snapshots")?;
-        let session = snapshot.session;
+        let snapshot = session.snapshot();
         for _ in 0..TRIES {
             let listed = self.store.list(&keys::marks(session))?;
             let marks = Marks::read(self, &listed)?;
@@ -185,16 +194,16 @@ impl Repository {
             let before = marks.of.get(&session).cloned().unwrap_or_default();
             let now = clock.now();
             let at = Time { secs: now.secs, nanos: now.nanos };
-            before.allows(decision, at).map_err(|why| Error::Undecided { snapshot: snapshot.id, why })?;
+            before.allows(decision, at).map_err(|why| Error::Undecided { snapshot, why })?;
             let number = before.last.map_or(0, |last| last.saturating_add(1));
-            let mark = Mark { at, slot: snapshot.slot.to_string(), decision: decision.clone() };
+            let mark = Mark { at, slot: slot.to_string(), decision: decision.clone() };
             let key = keys::mark(session, number);
             let bytes = self.seal_as_admin(admin, ObjectKind::Mark, &key, &record::encode(&mark));
             if self.create(&key, &bytes)? {
                 return before.after(mark, number).map_err(|cause| Error::Damaged { key, cause });
             }
         }
-        Err(Error::Contended { snapshot: snapshot.id })
+        Err(Error::Contended { snapshot })
     }
 }
 

@@ -32,6 +32,8 @@ pub struct Snapshot {
     pub heads: Vec<String>,
     pub indexes: Vec<String>,
     pub state: SnapshotState,
+    /// Committed after its writer was revoked, whatever was decided of it since.
+    pub revoked: bool,
     pub marked: Marked,
     /// None: this key may not read it (another writer's).
     pub body: Option<Arc<ManifestBody>>,
@@ -49,9 +51,9 @@ pub enum SnapshotState {
 }
 
 impl SnapshotState {
-    /// Whether it counts for the line of its writer's snapshots: what was forgotten came before what came after it all the same.
-    fn is_of_the_line(self) -> bool {
-        self != Self::Revoked
+    /// Whether the admin let it go, so that it is shown only to whoever asks for it.
+    pub fn is_forgotten(self) -> bool {
+        matches!(self, Self::Forgotten | Self::Expired)
     }
 }
 
@@ -93,6 +95,11 @@ impl Snapshot {
             Standing::Expired => self.state = SnapshotState::Expired,
         }
         Self { marked, ..self }
+    }
+
+    /// Whether it counts for the line of its writer's snapshots: what was forgotten came before what came after it all the same.
+    fn is_of_the_line(&self) -> bool {
+        !self.revoked
     }
 
     pub fn started(&self) -> Option<record::Time> {
@@ -161,7 +168,7 @@ impl Snapshots {
         let others = || both(apart, || repository.list_revoked(), || repository.list_marks());
         let (listed, (revoked, marks)) = both(apart, || repository.list_commits(), others);
         revoked?;
-        let marks = Marks::read(repository, &marks?)?;
+        let marks = marks?;
         let listed: Vec<ObjectKey> = listed?.into_iter().map(|listed| listed.key).collect();
         let slots: Vec<(&ObjectKey, SessionId)> = listed
             .iter()
@@ -178,8 +185,10 @@ impl Snapshots {
             1 if slots.len() > SLOTS_PER_THREAD => cores().min(slots.len().div_ceil(SLOTS_PER_THREAD)),
             calls => calls,
         };
+        let (read, marks) = both(apart, || each(threads, &slots, read), || Marks::read(repository, &marks));
+        let marks = marks?;
         let (mut readable, mut unreadable) = (Vec::new(), Vec::new());
-        for ((slot, session), read) in slots.iter().zip(each(threads, &slots, read)) {
+        for ((slot, session), read) in slots.iter().zip(read) {
             match read {
                 Ok(Some(snapshot)) => readable.push(snapshot.marked(marks.of(*session))),
                 Ok(None) => {}
@@ -205,13 +214,18 @@ impl Snapshots {
 
     /// Slots of `writer`'s newest manifests (those that no other of its manifests names as a parent), and of others'.
     pub fn heads(&self, writer: WriterId) -> (Vec<String>, Vec<String>) {
-        let of_the_line = |snapshot: &&Snapshot| snapshot.state.is_of_the_line();
+        let of_the_line = |snapshot: &&Snapshot| snapshot.is_of_the_line();
         let named: HashSet<&str> = self.readable.iter().filter(of_the_line).flat_map(own_parents).collect();
         let newest = |snapshot: &&Snapshot| !named.contains(snapshot.slot.as_str()) && of_the_line(snapshot);
         let (own, others): (Vec<_>, Vec<_>) =
             self.readable.iter().filter(newest).partition(|snapshot| snapshot.writer == writer);
         let slots = |snapshots: Vec<&Snapshot>| snapshots.iter().map(|s| s.slot.to_string()).collect();
         (slots(own), slots(others))
+    }
+
+    /// Those that cannot be read and that nobody let go.
+    pub fn lost(&self) -> impl Iterator<Item = &Unreadable> {
+        self.unreadable.iter().filter(|lost| self.marks.of(lost.session).standing == Standing::Kept)
     }
 
     /// Whether a slot holds a snapshot whose trees may be used again.
@@ -227,9 +241,8 @@ impl Snapshots {
             let could_be_newest = |lost: &&Unreadable| {
                 selection.writer.is_none_or(|writer| writer == lost.session.writer())
                     && !ancestors.contains(lost.slot.as_str())
-                    && self.marks.of(lost.session).standing == Standing::Kept
             };
-            if let Some(lost) = self.unreadable.iter().find(could_be_newest) {
+            if let Some(lost) = self.lost().find(could_be_newest) {
                 return Err(Error::LatestUnknown {
                     key: lost.slot.to_string(),
                     newest_readable: newest.map(|snapshot| snapshot.id.short()),
@@ -243,7 +256,7 @@ impl Snapshots {
     /// a slot says nothing: the newest of one policy is a parent of the next of another.
     fn before(&self, selection: &Selection) -> HashSet<&str> {
         let good = |snapshot: &&Snapshot| snapshot.state == SnapshotState::Good;
-        let of_the_line = |snapshot: &&Snapshot| snapshot.state.is_of_the_line();
+        let of_the_line = |snapshot: &&Snapshot| snapshot.is_of_the_line();
         let by_slot: HashMap<&str, &Snapshot> =
             self.readable.iter().filter(of_the_line).map(|snapshot| (snapshot.slot.as_str(), snapshot)).collect();
         let mut todo: Vec<&Snapshot> = self.readable.iter().filter(good).filter(|s| selection.fits(s)).collect();
@@ -258,7 +271,7 @@ impl Snapshots {
         before
     }
 
-    /// The snapshot that `text` names: `latest`, or the beginning of an id.
+    /// The snapshot that `text` names: `latest`, or the beginning of an id. Refuses one that is forgotten for good: parts of it may be gone.
     pub fn find(&self, text: &str, selection: &Selection) -> Result<&Snapshot> {
         if text == "latest" {
             return self.latest(selection);
@@ -267,12 +280,11 @@ impl Snapshots {
         let fitting: Vec<&Snapshot> =
             self.readable.iter().filter(|snapshot| snapshot.id.to_string().starts_with(&prefix)).collect();
         match fitting[..] {
+            [snapshot] if !prefix.is_empty() && snapshot.state == SnapshotState::Expired => {
+                Err(Error::Expired { snapshot: snapshot.id })
+            }
             [snapshot] if !prefix.is_empty() => Ok(snapshot),
-            [] | [_] => match self
-                .unreadable
-                .iter()
-                .find(|lost| !prefix.is_empty() && lost.session.snapshot().to_string().starts_with(&prefix))
-            {
+            [] | [_] => match self.find_unreadable(&prefix).first() {
                 Some(lost) => Err(Error::Damaged {
                     key: lost.slot.clone(),
                     cause: ObjectError::Body("its manifest does not verify, so it cannot be read".into()),
@@ -281,6 +293,13 @@ impl Snapshots {
             },
             _ => Err(Error::Ambiguous { prefix: text.to_owned(), count: fitting.len() }),
         }
+    }
+
+    /// Those that cannot be read and whose id begins so.
+    pub fn find_unreadable(&self, text: &str) -> Vec<&Unreadable> {
+        let prefix = text.to_ascii_lowercase();
+        let fits = |lost: &&Unreadable| lost.session.snapshot().to_string().starts_with(&prefix);
+        self.unreadable.iter().filter(fits).filter(|_| !prefix.is_empty()).collect()
     }
 }
 
@@ -365,6 +384,7 @@ mod tests {
             heads: vec![],
             indexes: vec![],
             state: SnapshotState::Good,
+            revoked: false,
             marked: Marked::default(),
             body: Some(Arc::new(body)),
         }
@@ -422,7 +442,7 @@ mod tests {
         let mut longer = line();
         longer.push(snapshot(A, 4, 130, "p", &[(A, 3)]));
         assert_eq!(snapshots(longer, &[(A, 2)]).latest(&of("p")).unwrap().id.0[0], 4);
-        let revoked = Snapshot { state: SnapshotState::Revoked, ..snapshot(A, 4, 130, "p", &[(A, 2)]) };
+        let revoked = Snapshot { state: SnapshotState::Revoked, revoked: true, ..snapshot(A, 4, 130, "p", &[(A, 2)]) };
         let theft = snapshots(vec![snapshot(A, 1, 100, "p", &[]), revoked], &[(A, 2)]);
         assert!(matches!(theft.latest(&of("p")), Err(Error::LatestUnknown { .. })));
     }

@@ -53,11 +53,19 @@ const AGES: [char; 5] = ['y', 'm', 'w', 'd', 'h'];
 impl Age {
     /// So long before `at`, in its zone; none: before all time.
     pub fn before(&self, at: &Zoned) -> Option<Timestamp> {
+        Some(at.checked_sub(self.span()?).ok()?.timestamp())
+    }
+
+    /// So long after `at`; none: after all time.
+    pub fn after(&self, at: &Zoned) -> Option<Timestamp> {
+        Some(at.checked_add(self.span()?).ok()?.timestamp())
+    }
+
+    fn span(&self) -> Option<Span> {
         let [years, months, weeks, days, hours] = self.amounts.map(i64::from);
         let span = Span::new().try_years(years).and_then(|span| span.try_months(months));
         let span = span.and_then(|span| span.try_weeks(weeks)).and_then(|span| span.try_days(days));
-        let span = span.and_then(|span| span.try_hours(hours)).ok()?;
-        Some(at.checked_sub(span).ok()?.timestamp())
+        span.and_then(|span| span.try_hours(hours)).ok()
     }
 }
 
@@ -137,7 +145,8 @@ impl FromStr for Keep {
                 None => {
                     let split = item.find(|c: char| !c.is_ascii_digit()).ok_or_else(bad)?;
                     let (number, unit) = item.split_at(split);
-                    let rule = RULES.iter().position(|(name, short)| *short == unit || *name == unit).ok_or_else(bad)?;
+                    let rule =
+                        RULES.iter().position(|(name, short)| *short == unit || *name == unit).ok_or_else(bad)?;
                     (unit, counts[rule].replace(count(number)?).is_some())
                 }
             };
@@ -173,16 +182,14 @@ mod tests {
 
     #[test]
     fn a_rule_reads_back_as_it_is_shown() {
-        for (typed, shown) in
-            [
-                ("7d 4w 12m", "7d 4w 12m"),
-                ("12m,7d", "7d 12m"),
-                ("3l 24h 1y 0w", "3l 24h 1y"),
-                ("5last", "5l"),
-                ("min_points=2 within_daily=1y within=14d2w 1d", "1d within=2w14d within_daily=1y min_points=2"),
-                ("within=36h min_points=1", "within=36h"),
-            ]
-        {
+        for (typed, shown) in [
+            ("7d 4w 12m", "7d 4w 12m"),
+            ("12m,7d", "7d 12m"),
+            ("3l 24h 1y 0w", "3l 24h 1y"),
+            ("5last", "5l"),
+            ("min_points=2 within_daily=1y within=14d2w 1d", "1d within=2w14d within_daily=1y min_points=2"),
+            ("within=36h min_points=1", "within=36h"),
+        ] {
             let keep: Keep = typed.parse().unwrap();
             assert_eq!(keep.to_string(), shown);
             assert_eq!(shown.parse(), Ok(keep));
@@ -202,7 +209,16 @@ mod tests {
         for bad in ["7", "d", "-1d", "7 d", "7x", "7D", "99999999999d", "100001d", "ü"] {
             assert!(matches!(bad.parse::<Keep>(), Err(KeepError::Item { .. })), "{bad}");
         }
-        for bad in ["within=", "within=0d", "within=7", "within=d", "within=1d1d", "within=3s", "within=100001d", "within_last=1d"] {
+        for bad in [
+            "within=",
+            "within=0d",
+            "within=7",
+            "within=d",
+            "within=1d1d",
+            "within=3s",
+            "within=100001d",
+            "within_last=1d",
+        ] {
             assert!(matches!(bad.parse::<Keep>(), Err(KeepError::Age { .. } | KeepError::Item { .. })), "{bad}");
         }
         for twice in ["7d 8d", "within=1d within=2d", "min_points=1 min_points=2"] {

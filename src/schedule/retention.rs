@@ -91,7 +91,8 @@ pub fn decide(points: &[Point], keep: &Keep, zone: &TimeZone, now: Timestamp) ->
     let healthy = |number: &&usize| points[**number].healthy;
     let staying = order.iter().filter(healthy).filter(|number| !reasons[**number].is_empty()).count();
     let missing = (keep.min_points() as usize).saturating_sub(staying);
-    let spare: Vec<usize> = order.iter().filter(healthy).filter(|n| reasons[**n].is_empty()).copied().take(missing).collect();
+    let spare: Vec<usize> =
+        order.iter().filter(healthy).filter(|n| reasons[**n].is_empty()).copied().take(missing).collect();
     for number in spare {
         reasons[number].push(Reason::Least);
     }

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use super::*;
 use crate::clock::ManualClock;
 use crate::pack::record::{Counts, ManifestBody, Outcome};
-use crate::repository::{Selection, SnapshotState, Snapshots, WriteSession, export_writer, init};
+use crate::repository::{Selection, Snapshot, SnapshotState, Snapshots, WriteSession, export_writer, init};
 use crate::seal::key::Key;
 use crate::store::memory::MemoryStore;
 use crate::store::{Create, Store};
@@ -58,7 +58,7 @@ impl Scene {
     }
 
     fn decide(&self, snapshot: &Snapshot, decision: Decision) -> std::result::Result<Marked, Refusal> {
-        match self.admin().decide(&ManualClock::at(NOW), snapshot, &decision) {
+        match self.admin().decide(&ManualClock::at(NOW), snapshot.session, &snapshot.slot, &decision) {
             Ok(marked) => Ok(marked),
             Err(Error::Undecided { why, .. }) => Err(why),
             Err(error) => panic!("{error}"),
@@ -131,7 +131,7 @@ fn of_an_undelete_and_an_expiry_only_one_is_had() {
             (decide(Decision::Expire), undone.join().unwrap())
         });
         match (undone, gone) {
-            (Ok(_), Err(Refusal::Gone)) | (Err(Refusal::NotForgotten), Ok(_)) => {}
+            (Ok(_), Err(Refusal::NotForgotten)) | (Err(Refusal::Gone), Ok(_)) => {}
             other => panic!("{other:?}"),
         }
     }
@@ -144,9 +144,40 @@ fn what_was_forgotten_is_not_latest_and_stays_in_the_line() {
     scene.decide(&new, forget()).unwrap();
     let snapshots = scene.list();
     assert_eq!(snapshots.latest(&Selection::default()).unwrap().id, old.id);
-    assert_eq!(snapshots.find(&new.id.to_string(), &Selection::default()).unwrap().state, SnapshotState::Forgotten);
+    let named = |snapshots: &Snapshots| snapshots.find(&new.id.to_string(), &Selection::default()).map(|new| new.state);
+    assert_eq!(named(&snapshots).unwrap(), SnapshotState::Forgotten);
     // The next names what was forgotten, so that a hidden one still shows.
     assert_eq!(scene.commit(NOW + 2).parents, [new.slot.to_string()]);
+    scene.decide(&new, Decision::Expire).unwrap();
+    assert!(matches!(named(&scene.list()), Err(Error::Expired { snapshot }) if snapshot == new.id));
+}
+
+#[test]
+fn what_was_revoked_stays_out_of_the_line_though_it_is_forgotten_too() {
+    let scene = Scene::new();
+    let (old, thiefs) = (scene.commit(NOW), scene.commit(NOW + 1));
+    let mut snapshots = scene.list();
+    let writer = old.writer;
+    for snapshot in &mut snapshots.readable {
+        if snapshot.id == thiefs.id {
+            (snapshot.state, snapshot.revoked) = (SnapshotState::Forgotten, true);
+        }
+    }
+    assert_eq!(snapshots.heads(writer).0, [old.slot.to_string()]);
+}
+
+#[test]
+fn what_cannot_be_read_can_be_forgotten_and_hides_no_newest_any_more() {
+    let scene = Scene::new();
+    let (old, lost) = (scene.commit(NOW), scene.commit(NOW + 1));
+    scene.replace(&lost.slot, b"damaged");
+    let latest = |snapshots: &Snapshots| snapshots.latest(&Selection::default()).map(|latest| latest.id);
+    let before = scene.list();
+    assert!(matches!(latest(&before), Err(Error::LatestUnknown { .. })));
+    assert_eq!(before.lost().count(), 1);
+    scene.decide(&lost, forget()).unwrap();
+    let after = scene.list();
+    assert_eq!((latest(&after).unwrap(), after.lost().count(), after.unreadable.len()), (old.id, 0, 1));
 }
 
 #[test]
@@ -160,9 +191,10 @@ fn a_mark_that_does_not_verify_forgets_nothing_and_is_named() {
         scene.replace(&key, bytes);
         let snapshots = scene.list();
         assert_eq!(snapshots.readable[0].state, SnapshotState::Good);
+        assert!(snapshots.readable[0].marked.doubtful);
         let [(session, named, error)] = &snapshots.marks.doubtful[..] else { panic!("one is doubtful") };
         assert_eq!((session, named), (&snapshot.session, &key));
-        let again = scene.admin().decide(&ManualClock::at(NOW), &snapshot, &Decision::Undelete);
+        let again = scene.admin().decide(&ManualClock::at(NOW), snapshot.session, &snapshot.slot, &Decision::Undelete);
         assert_eq!(again.unwrap_err().to_string(), error.to_string());
         error.to_string()
     };
@@ -222,6 +254,7 @@ fn only_the_admin_decides() {
     let scene = Scene::new();
     let snapshot = scene.commit(NOW);
     let (_, writer) = export_writer(&scene.admin(), &ManualClock::at(NOW), "web1", None).unwrap();
-    let refused = scene.open(&writer.to_text()).decide(&ManualClock::at(NOW), &snapshot, &forget()).unwrap_err();
+    let writer = scene.open(&writer.to_text());
+    let refused = writer.decide(&ManualClock::at(NOW), snapshot.session, &snapshot.slot, &forget()).unwrap_err();
     assert!(matches!(refused, Error::Role { .. }), "{refused}");
 }
