@@ -20,7 +20,7 @@ use super::stream;
 use super::tally::Tally;
 use super::{Compressed, Control, Error, Report, Request, Result};
 use crate::clock::Clock;
-use crate::names::{WriterId, escape};
+use crate::names::{SnapshotId, WriterId, escape};
 use crate::pack::keys::{self, Meaning};
 use crate::pack::node::encode_leaf;
 use crate::pack::record::{self, ManifestBody, Outcome, SourceKind, Time};
@@ -72,6 +72,11 @@ fn choose_parents(snapshots: &Snapshots, writer: WriterId, request: &Request) ->
     )
 }
 
+fn forgotten(snapshots: &Snapshots, writer: WriterId) -> Vec<SnapshotId> {
+    let own = snapshots.readable.iter().filter(|snapshot| snapshot.writer == writer && snapshot.state.is_forgotten());
+    own.map(|snapshot| snapshot.id).collect()
+}
+
 fn time(clock: &dyn Clock) -> Time {
     let now = clock.now();
     Time { secs: now.secs, nanos: now.nanos }
@@ -95,6 +100,7 @@ fn attempt_once(repository: &Repository, clock: &dyn Clock, request: &Request, c
         Ok(Saved { committed, body, files_new, files_changed, compressed }) => Report {
             snapshot: committed.id,
             parent: parents.0.iter().flatten().next().map(|parent| parent.id),
+            forgotten: forgotten(&snapshots, writer.id),
             outcome: body.outcome,
             counts: body.counts,
             files_new,

@@ -77,6 +77,11 @@ fn count() -> clap::builder::RangedI64ValueParser<Count> {
     clap::value_parser!(u32).range(0..=i64::from(COUNT_MAX))
 }
 
+/// An age, refused with what one looks like.
+pub fn age(text: &str) -> std::result::Result<Age, String> {
+    text.parse().map_err(|error| format!("{error}; write 36h, 14d or 1y6m (y, m for months, w, d, h)"))
+}
+
 /// What stays.
 #[derive(Args)]
 #[command(next_help_heading = "Rules")]
@@ -100,22 +105,22 @@ struct Rules {
     #[arg(long, value_name = "N", value_parser = count())]
     keep_yearly: Option<Count>,
     /// Keep all that are so young
-    #[arg(long, value_name = "AGE")]
+    #[arg(long, value_name = "AGE", value_parser = age)]
     keep_within: Option<Age>,
     /// Keep the newest of each hour of that time
-    #[arg(long, value_name = "AGE")]
+    #[arg(long, value_name = "AGE", value_parser = age)]
     keep_within_hourly: Option<Age>,
     /// Keep the newest of each day of that time
-    #[arg(long, value_name = "AGE")]
+    #[arg(long, value_name = "AGE", value_parser = age)]
     keep_within_daily: Option<Age>,
     /// Keep the newest of each week of that time
-    #[arg(long, value_name = "AGE")]
+    #[arg(long, value_name = "AGE", value_parser = age)]
     keep_within_weekly: Option<Age>,
     /// Keep the newest of each month of that time
-    #[arg(long, value_name = "AGE")]
+    #[arg(long, value_name = "AGE", value_parser = age)]
     keep_within_monthly: Option<Age>,
     /// Keep the newest of each year of that time
-    #[arg(long, value_name = "AGE")]
+    #[arg(long, value_name = "AGE", value_parser = age)]
     keep_within_yearly: Option<Age>,
 }
 

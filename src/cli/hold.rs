@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::exit::Exit;
 use super::failure::{Failure, Result};
-use super::forget::check_reason;
+use super::forget::{age, check_reason};
 use super::screen::Screen;
 use super::snapshots::now;
 use super::text::{local, plural, time_of};
@@ -52,7 +52,7 @@ pub struct Hold {
     #[arg(long, value_name = "DATE", conflicts_with = "span")]
     until: Option<String>,
     /// For so long from now: 36h, 14d, 1y6m
-    #[arg(long = "for", id = "span", value_name = "AGE")]
+    #[arg(long = "for", id = "span", value_name = "AGE", value_parser = age)]
     span: Option<Age>,
     /// End the hold
     #[arg(long, conflicts_with_all = ["reason", "until", "span"])]
