@@ -107,21 +107,19 @@ pub fn show(screen: &Screen, rows: &[Row], sums: &Sums<'_>) -> Result<()> {
     if !sums.dry_run {
         if forgotten > 0 {
             screen.hint(format!(
-                "`lifeboat undelete ID` takes one back, for {UNDO_DAYS} days at least; nothing is freed yet, as this version does not prune"
+                "`lifeboat undelete ID` takes one back, for {UNDO_DAYS} days at least; nothing is freed before a later version prunes"
             ));
         }
         return Ok(());
     }
     if let Some(freed) = sums.freed.filter(|_| forgotten > 0) {
         screen.line(format!(
-            "that, and all that is forgotten already, needs {} for itself: so much a prune would free at least",
+            "would free {} at least, with all that is forgotten already, once a later version prunes",
             ByteCount(freed)
         ))?;
     }
     if forgotten > 0 {
-        screen.hint(format!(
-            "for {UNDO_DAYS} days at least `lifeboat undelete ID` would take one back; this version does not prune"
-        ));
+        screen.hint(format!("for {UNDO_DAYS} days at least `lifeboat undelete ID` would take one back"));
     }
     Ok(())
 }

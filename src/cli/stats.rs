@@ -26,8 +26,8 @@ Words:
   share      stored bytes, each divided evenly among those that need it
 
 Trees and index are read, and no file's content. With --by, every tree is.
-Forgotten snapshots are not counted: what only they need stands under
-`(no snapshot)`, and stays stored as long as they can be taken back.
+Forgotten snapshots are stored as the others as long as they can be taken
+back: they are counted, and with --by they have a line of their own.
 
 Examples:
   lifeboat stats
@@ -65,6 +65,8 @@ impl By {
 #[derive(Clone, Copy, Default)]
 struct Logical {
     snapshots: u64,
+    /// Of these.
+    forgotten: u64,
     files: u64,
     bytes: u64,
 }
@@ -73,6 +75,7 @@ impl Logical {
     fn add(&mut self, snapshot: &Snapshot) {
         let Some(body) = &snapshot.body else { return };
         self.snapshots += 1;
+        self.forgotten += u64::from(snapshot.state.is_forgotten());
         self.files += body.counts.files;
         self.bytes = self.bytes.saturating_add(body.counts.bytes);
     }
@@ -92,13 +95,10 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<Exit> {
     interrupt::watch(cancel.clone())?;
     let snapshots = Snapshots::list(&repository)?;
     let mut logical = Logical::default();
-    let counted: Vec<&Snapshot> = snapshots.readable.iter().filter(|s| !s.state.is_forgotten()).collect();
+    // Of one that is forgotten for good nobody knows what is left.
+    let whole = |snapshot: &&Snapshot| snapshot.state != SnapshotState::Expired;
+    let counted: Vec<&Snapshot> = snapshots.readable.iter().filter(whole).collect();
     counted.iter().for_each(|snapshot| logical.add(snapshot));
-    let forgotten = (snapshots.readable.len() - counted.len()) as u64;
-    if forgotten > 0 {
-        let forgotten = plural(forgotten, "forgotten snapshot is", "forgotten snapshots are");
-        screen.say(format!("{forgotten} not counted; what only they need is stored all the same"));
-    }
     let index = ls::load_index(&repository, screen)?;
     let totals = tally::totals(&repository, &index)?;
     if repository.access.reader.is_none() {
@@ -114,8 +114,8 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<Exit> {
         Some(by) => Some((by, divide(&repository, &index, &counted, by, screen, &cancel, &mut damaged)?)),
     };
     if screen.json {
-        let numbers = (counted.len(), snapshots.lost().count());
-        let mut document = document(&repository, numbers, logical, &totals, mode);
+        let lost = snapshots.lost().count();
+        let mut document = document(&repository, counted.len(), lost, logical, &totals, mode);
         if let Some((by, (holders, shares))) = &shares {
             document["by"] = json!(by.word());
             document["shares"] =
@@ -150,7 +150,8 @@ fn ratio(of: u64, to: u64) -> Option<f64> {
 
 fn document(
     repository: &Repository,
-    (snapshots, unreadable): (usize, usize),
+    snapshots: usize,
+    unreadable: usize,
     logical: Logical,
     totals: &Totals,
     mode: Option<&'static str>,
@@ -167,6 +168,7 @@ fn document(
         "url": repository.store.url(),
         "store_mode": mode,
         "snapshots": snapshots,
+        "forgotten_snapshots": logical.forgotten,
         "unreadable_snapshots": unreadable,
         "files": logical.files,
         "logical_bytes": logical.bytes,
@@ -208,11 +210,15 @@ fn lines(
     let times = |of, to| ratio(of, to).map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.2} x"));
     let size = |bytes| ByteCount(bytes).to_string();
     let (content, metadata) = (totals.content, totals.metadata);
+    let forgotten = match logical.forgotten {
+        0 => String::new(),
+        forgotten => format!("; {} of them forgotten", count(forgotten)),
+    };
     let rest = totals.stored_bytes.saturating_sub(content.pack_bytes + metadata.pack_bytes);
     let lines = [
         ("repository", format!("{} at {}", repository.id, repository.store.url())),
         ("store mode", mode.unwrap_or("not known to this host: it has not written here").to_owned()),
-        ("snapshots", format!("{} with {} files", count(logical.snapshots), count(logical.files))),
+        ("snapshots", format!("{} with {} files{forgotten}", count(logical.snapshots), count(logical.files))),
         ("logical", format!("{:>9}  all files of all snapshots", size(logical.bytes))),
         (
             "different",
@@ -270,17 +276,23 @@ fn divide(
             continue;
         };
         let text = |text: &str| escape(text.as_bytes());
+        let is_forgotten = snapshot.state.is_forgotten();
         let (name, id) = match by {
+            By::Policy | By::Writer | By::Host if is_forgotten => ("(forgotten)".to_owned(), None),
             By::Policy => (body.policy.as_deref().map_or_else(|| "(none)".to_owned(), text), body.policy.clone()),
             By::Writer => (text(&repository.writer(snapshot.writer)?.name), Some(snapshot.writer.to_string())),
             By::Host => (text(&body.host), Some(body.host.clone())),
             By::Snapshot => {
-                let revoked = if snapshot.state == SnapshotState::Revoked { "  revoked" } else { "" };
-                let name = format!("{}  {}{revoked}", snapshot.id.short(), local(time_of(body.started)));
+                let state = match snapshot.state {
+                    SnapshotState::Good => "",
+                    SnapshotState::Revoked => "  revoked",
+                    SnapshotState::Forgotten | SnapshotState::Expired => "  forgotten",
+                };
+                let name = format!("{}  {}{state}", snapshot.id.short(), local(time_of(body.started)));
                 (name, Some(snapshot.id.to_string()))
             }
         };
-        let number = match holders.iter().position(|holder| holder.id == id) {
+        let number = match holders.iter().position(|holder| (&holder.id, &holder.name) == (&id, &name)) {
             Some(number) => number,
             None => {
                 holders.push(Holder { name, id, logical: Logical::default() });

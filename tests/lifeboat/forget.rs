@@ -116,9 +116,9 @@ fn a_dry_run_says_what_the_run_does_and_changes_nothing() {
 fn rules_count_periods_of_a_zone_from_the_newest_snapshot() {
     let desk = Desk::with_repository();
     let [a, b, c, d] = four(&desk);
-    assert_eq!(kept(&desk, &["--keep-last", "1"]), [d.clone()]);
+    assert_eq!(kept(&desk, &["--keep-last", "1"]), std::slice::from_ref(&d));
     assert_eq!(kept(&desk, &["--keep-hourly", "3"]), [b.clone(), c.clone(), d.clone()]);
-    assert_eq!(kept(&desk, &["--keep-monthly", "5"]), [d.clone()]);
+    assert_eq!(kept(&desk, &["--keep-monthly", "5"]), std::slice::from_ref(&d));
     // Monday 2026-03-02 begins a week.
     assert_eq!(kept(&desk, &["--keep-weekly", "5"]), [b.clone(), d.clone()]);
     assert_eq!(kept(&desk, &["--keep-within", "1d"]), [c.clone(), d.clone()]);
@@ -171,7 +171,8 @@ fn what_is_forgotten_is_hidden_comes_back_by_its_id_and_can_be_taken_back() {
     let ls = desk.run(["ls", "latest"]);
     assert!(ls.code == 0 && !ls.out.contains("/source/new"), "{ls:?}");
     assert_eq!(desk.good(["find", "new"]), "");
-    assert_eq!(desk.json(["stats", "--json"])["snapshots"], 1);
+    let stats = desk.json(["stats", "--json"]);
+    assert_eq!((&stats["snapshots"], &stats["forgotten_snapshots"]), (&2.into(), &1.into()));
     let place = format!("{new}:{}", desk.path("source").display());
     let restored = desk.run(["restore", &place, "--to", "out", "--verify"]);
     assert_eq!(restored.code, 0, "{restored:?}");
@@ -318,7 +319,7 @@ fn a_mark_that_is_damaged_or_missing_forgets_nothing_and_is_named() {
     desk.good(["forget", &a]);
     desk.good(["undelete", &a]);
     desk.good(["forget", &a]);
-    assert_eq!(listed(&desk), [b.clone()]);
+    assert_eq!(listed(&desk), std::slice::from_ref(&b));
     let marks = files(&desk.path("repository/t"));
     let name = |mark: &Path| format!("t/{}", mark.file_name().unwrap().to_str().unwrap());
     let good = fs::read(&marks[2]).unwrap();
@@ -386,9 +387,11 @@ fn a_dry_run_tells_what_only_the_forgotten_need() {
     // What is forgotten already goes with it.
     desk.good(["forget", &second]);
     assert!((1_500_000..1_510_000).contains(&freed(["--keep-last", "1"])));
-    let stats = desk.json(["stats", "--by", "snapshot", "--json"]);
-    assert_eq!(stats["shares"].as_array().unwrap().len(), 2);
-    assert!((500_000..510_000).contains(&stats["unheld_stored_bytes"].as_u64().unwrap()), "{stats}");
+    let stats = desk.json(["stats", "--by", "policy", "--json"]);
+    let [of_none, forgotten] = &stats["shares"].as_array().unwrap()[..] else { panic!("{stats}") };
+    assert_eq!((&of_none["name"], &of_none["snapshots"]), (&"(none)".into(), &2.into()));
+    assert_eq!((&forgotten["name"], &forgotten["id"]), (&"(forgotten)".into(), &Value::Null));
+    assert!((500_000..510_000).contains(&forgotten["unique_stored_bytes"].as_u64().unwrap()), "{stats}");
 }
 
 impl Ended {
