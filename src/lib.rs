@@ -34,6 +34,7 @@ pub mod target;
 pub mod backup;
 pub mod browse;
 pub mod drill;
+pub mod forget;
 pub mod repository;
 pub mod restore;
 pub mod verify;

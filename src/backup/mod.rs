@@ -123,6 +123,8 @@ pub struct Report {
     pub snapshot: SnapshotId,
     /// The snapshot that it was compared with.
     pub parent: Option<SnapshotId>,
+    /// This writer's snapshots that were forgotten when it began.
+    pub forgotten: Vec<SnapshotId>,
     pub outcome: Outcome,
     pub counts: Counts,
     /// Files that the snapshot before did not have under their names, and those that were other files there; the rest is as it was.

@@ -20,7 +20,7 @@ use super::stream;
 use super::tally::Tally;
 use super::{Compressed, Control, Error, Report, Request, Result};
 use crate::clock::Clock;
-use crate::names::{WriterId, escape};
+use crate::names::{SnapshotId, WriterId, escape};
 use crate::pack::keys::{self, Meaning};
 use crate::pack::node::encode_leaf;
 use crate::pack::record::{self, ManifestBody, Outcome, SourceKind, Time};
@@ -72,6 +72,11 @@ fn choose_parents(snapshots: &Snapshots, writer: WriterId, request: &Request) ->
     )
 }
 
+fn forgotten(snapshots: &Snapshots, writer: WriterId) -> Vec<SnapshotId> {
+    let own = snapshots.readable.iter().filter(|snapshot| snapshot.writer == writer && snapshot.state.is_forgotten());
+    own.map(|snapshot| snapshot.id).collect()
+}
+
 fn time(clock: &dyn Clock) -> Time {
     let now = clock.now();
     Time { secs: now.secs, nanos: now.nanos }
@@ -95,6 +100,7 @@ fn attempt_once(repository: &Repository, clock: &dyn Clock, request: &Request, c
         Ok(Saved { committed, body, files_new, files_changed, compressed }) => Report {
             snapshot: committed.id,
             parent: parents.0.iter().flatten().next().map(|parent| parent.id),
+            forgotten: forgotten(&snapshots, writer.id),
             outcome: body.outcome,
             counts: body.counts,
             files_new,
@@ -121,7 +127,8 @@ fn index_is_doubtful(repository: &Repository, index: &Index, snapshots: &Snapsho
         .flat_map(|run| run.replaced().iter().copied().chain(std::iter::once(run.source().name)))
         .collect();
     let own = repository.need_writer("backing up")?.id;
-    let named = snapshots.readable.iter().filter(|s| s.writer == own).flat_map(|s| &s.indexes);
+    let counts = |s: &&Snapshot| s.writer == own && s.state != SnapshotState::Expired;
+    let named = snapshots.readable.iter().filter(counts).flat_map(|s| &s.indexes);
     Ok(named.filter_map(|key| key.parse().ok()).any(|key| match keys::parse(&key) {
         Some(Meaning::Run(name)) => !known.contains(&name),
         _ => true,

@@ -7,6 +7,7 @@
 //! Crash order. A run is recorded before it begins, and its end after it ended; a row without an end whose process is gone
 //! is `interrupted` at the next start. SQLite runs in WAL mode with `synchronous=FULL`, so what a call returned is durable.
 
+mod forgotten;
 mod occurrences;
 mod open;
 mod run;

@@ -20,7 +20,7 @@ const LOCK: &str = "lifeboat.lock";
 /// "LIFB": tells our database from another program's.
 const APPLICATION: i32 = 0x4c49_4642;
 /// Each brings `user_version` from its index to its index plus one. Never edited once released.
-const MIGRATIONS: [&str; 1] = [include_str!("migrations/0001_runs.sql")];
+const MIGRATIONS: [&str; 2] = [include_str!("migrations/0001_runs.sql"), include_str!("migrations/0002_forgotten.sql")];
 /// How long a writer waits for another process: `token create` beside a running daemon.
 const BUSY_WAIT: Duration = Duration::from_secs(10);
 

@@ -266,10 +266,16 @@ impl Catalog {
         (|| {
             Ok(PolicyMemory {
                 last_backup: newest(ENDED, RunKind::Backup)?,
-                last_point: newest("recovery_point = 1", RunKind::Backup)?,
+                last_point: newest(
+                    "recovery_point = 1 AND snapshot NOT IN (SELECT snapshot FROM forgotten WHERE forgotten.scope = ?3)",
+                    RunKind::Backup,
+                )?,
                 points: inner
                     .connection
-                    .prepare_cached("SELECT count(*) FROM run WHERE policy = ?1 AND recovery_point = 1 AND (scope = ?2 OR scope IS NULL)")?
+                    .prepare_cached(
+                        "SELECT count(*) FROM run WHERE policy = ?1 AND recovery_point = 1 AND (scope = ?2 OR scope IS NULL) \
+                         AND snapshot NOT IN (SELECT snapshot FROM forgotten WHERE forgotten.scope = ?2)",
+                    )?
                     .query_row([policy, scope], |row| row.get::<_, i64>(0))?
                     .unsigned_abs(),
                 last_drill: newest("state IN ('succeeded', 'partial', 'failed', 'timed_out')", RunKind::Drill)?,
@@ -475,6 +481,31 @@ pub(super) mod tests {
         assert_eq!((memory.last_point.unwrap().id, memory.points), (point.id, 1));
         assert_eq!(memory.last_drill.as_ref().map(|run| run.drill), Some(Some(findings)));
         assert_eq!(memory.last_passed_drill, None, "a check that was not made proves nothing");
+    }
+
+    #[test]
+    fn a_forgotten_snapshot_is_no_recovery_point_until_it_is_taken_back() {
+        let (_dir, catalog) = catalog();
+        let policy = "home".parse().unwrap();
+        let ids = ["ab", "cd"].map(|id| id.repeat(16));
+        let points = [0, 2].map(|second| recorded(&catalog, &new_run(RunKind::Backup, second)).id);
+        for (point, id) in points.iter().zip(&ids) {
+            assert!(catalog.begin(*point, "s", at(3)).unwrap());
+            assert!(catalog.finish(*point, &Ending { snapshot: Some(id.clone()), ..good(4) }).unwrap());
+        }
+        let memory = || {
+            let memory = catalog.memory(&policy, "s").unwrap();
+            (memory.last_point.map(|run| run.id), memory.points)
+        };
+        assert_eq!(memory(), (Some(points[1]), 2));
+        catalog.note_forgotten("s", &ids[1..]).unwrap();
+        assert_eq!(memory(), (Some(points[0]), 1));
+        catalog.note_forgotten("s", &ids).unwrap();
+        assert_eq!(memory(), (None, 0));
+        // What another place forgot is another's.
+        catalog.note_forgotten("elsewhere", &ids).unwrap();
+        catalog.note_forgotten("s", &[]).unwrap();
+        assert_eq!(memory(), (Some(points[1]), 2));
     }
 
     #[test]

@@ -238,7 +238,10 @@ fn show(context: &Context, config: &Config, policy: &Policy) -> Result<Exit> {
         ("key", key(|r| Some(r.key.to_string())).unwrap_or_default()),
         ("schedule", list(&triggers)),
         ("zone", zone.to_owned()),
-        ("keep", format!("{} (shown only: this build deletes nothing)", policy.keep)),
+        (
+            "keep",
+            format!("{} (the daemon forgets nothing by it yet; `lifeboat forget` takes its own rules)", policy.keep),
+        ),
         ("tags", list(&policy.tags)),
         ("accept_partial", yes(policy.accept_partial)),
         ("allow_unreadable", list(&policy.allow_unreadable)),

@@ -95,7 +95,7 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<Exit> {
     interrupt::watch(cancel.clone())?;
     let snapshots = Snapshots::list(&repository)?;
     let mut chosen =
-        names.iter().map(|name| pick::snapshot(&snapshots, name, &selection)).collect::<Result<Vec<_>>>()?;
+        names.iter().map(|name| pick::snapshot(screen, &snapshots, name, &selection)).collect::<Result<Vec<_>>>()?;
     if let [only] = chosen[..] {
         chosen.insert(0, before(&snapshots, only, &repository)?);
         places.insert(0, places[0].clone());

@@ -16,7 +16,7 @@ use super::{Context, memory, open};
 use crate::address::Address;
 use crate::clock::{Clock, SystemClock};
 use crate::pack::keys;
-use crate::repository::{self, Index, Repository, Scope, Snapshots};
+use crate::repository::{self, Index, Repository, Scope, Snapshots, Standing};
 use crate::seal::key::Role;
 use crate::store::Store;
 use crate::store::probe::{self, StoreMode};
@@ -190,18 +190,23 @@ impl Examination<'_> {
             Err(error) => return self.fail("snapshots", error.into()),
         };
         let now = SystemClock.now().secs;
-        let newest = list.readable.iter().filter_map(|snapshot| snapshot.started()).map(|time| time.secs).max();
+        let readable: Vec<_> = list.readable.iter().filter(|snapshot| !snapshot.state.is_forgotten()).collect();
+        let newest = readable.iter().filter_map(|snapshot| snapshot.started()).map(|time| time.secs).max();
         let says = match newest {
             None => "there are none yet".to_owned(),
-            Some(at) => format!("{} readable, the newest {} old", count(list.readable.len() as u64), age(now - at)),
+            Some(at) => format!("{} readable, the newest {} old", count(readable.len() as u64), age(now - at)),
         };
         self.tell("snapshots", Verdict::Good, says);
         if let Some(at) = newest.filter(|at| *at > now + CLOCK_SECONDS as i64) {
             let says = format!("this machine's clock stands {} before the newest snapshot", age(at - now));
             self.tell("clock", Verdict::Warning, says).hint = Some("set the clock: snapshots are named by it".into());
         }
-        for lost in list.unreadable {
+        let forgotten = |session| list.marks.of(session).standing != Standing::Kept;
+        for lost in list.unreadable.into_iter().filter(|lost| !forgotten(lost.session)) {
             self.fail("snapshots", lost.error.into());
+        }
+        for (_, _, error) in list.marks.doubtful {
+            self.fail("snapshots", error.into());
         }
         let mut refused = Vec::new();
         let scope = match (&repository.access.reader, &repository.access.writer) {

@@ -88,7 +88,7 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<Exit> {
     let cancel = Arc::new(AtomicBool::new(false));
     interrupt::watch(cancel.clone())?;
     let snapshots = Snapshots::list(&repository)?;
-    let snapshot = pick::snapshot(&snapshots, &place.snapshot, &selection)?;
+    let snapshot = pick::snapshot(screen, &snapshots, &place.snapshot, &selection)?;
     let index = ls::load_index(&repository, screen)?;
     let reader = ChunkReader::new(&repository, &index, snapshot.writer)?;
     let there = match path {

@@ -3,7 +3,7 @@
 //! Owns the one table of exit codes, and which error ends with which. Refuses sentences: those belong to the errors.
 
 use crate::bucket::{ConnectError, Refusal, refusal};
-use crate::repository::Error as RepositoryError;
+use crate::repository::{Error as RepositoryError, Refusal as Undecided};
 use crate::store::address::PlaceError;
 use crate::store::local::OpenError;
 use crate::store::{Class, StoreError};
@@ -93,7 +93,9 @@ impl ExitOf for RepositoryError {
             Self::OtherRepository { .. } | Self::Passphrase { .. } | Self::NoSlots { .. } => Exit::WrongKey,
             Self::Exists { .. } | Self::Busy { .. } => Exit::Conflict,
             Self::Role { .. } | Self::Revoked { .. } => Exit::Denied,
-            Self::Fenced { .. } => Exit::Transient,
+            Self::Fenced { .. } | Self::Contended { .. } => Exit::Transient,
+            Self::Expired { .. } | Self::Undecided { why: Undecided::Gone, .. } => Exit::NotFound,
+            Self::Undecided { .. } => Exit::Conflict,
             Self::NoSnapshot(_) | Self::NoKey { .. } => Exit::NotFound,
             Self::Ambiguous { .. } => Exit::Usage,
             Self::Store(error) => error.exit(),

@@ -120,7 +120,12 @@ impl Arguments {
         })
     }
 
-    fn chosen<'s>(&self, snapshots: &'s Snapshots, selection: &Selection) -> Result<Vec<&'s Snapshot>> {
+    fn chosen<'s>(
+        &self,
+        screen: &Screen,
+        snapshots: &'s Snapshots,
+        selection: &Selection,
+    ) -> Result<Vec<&'s Snapshot>> {
         if self.snapshot.is_empty() {
             let good = |snapshot: &&Snapshot| {
                 snapshot.state == SnapshotState::Good
@@ -129,7 +134,7 @@ impl Arguments {
             };
             return Ok(snapshots.readable.iter().filter(good).collect());
         }
-        let named = self.snapshot.iter().map(|text| pick::snapshot(snapshots, text, selection));
+        let named = self.snapshot.iter().map(|text| pick::snapshot(screen, snapshots, text, selection));
         let named = named.collect::<Result<Vec<_>>>()?;
         // In the order of their commits, each once.
         let chosen = |snapshot: &&Snapshot| {
@@ -147,7 +152,7 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<Exit> {
     let cancel = Arc::new(AtomicBool::new(false));
     interrupt::watch(cancel.clone())?;
     let snapshots = Snapshots::list(&repository)?;
-    let chosen = arguments.chosen(&snapshots, &selection)?;
+    let chosen = arguments.chosen(screen, &snapshots, &selection)?;
     let index = ls::load_index(&repository, screen)?;
     let mut by_writer: Vec<Vec<&Snapshot>> = Vec::new();
     for snapshot in chosen.iter().rev() {

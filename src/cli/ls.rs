@@ -45,7 +45,7 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<Exit> {
     let repository = open::repository(globals, screen)?;
     let selection = arguments.latest.selection(&repository, &place.snapshot)?;
     let snapshots = Snapshots::list(&repository)?;
-    let snapshot = pick::snapshot(&snapshots, &place.snapshot, &selection)?;
+    let snapshot = pick::snapshot(screen, &snapshots, &place.snapshot, &selection)?;
     let body = snapshot.need_body(&repository)?;
     let index = load_index(&repository, screen)?;
     let reader = ChunkReader::new(&repository, &index, snapshot.writer)?;

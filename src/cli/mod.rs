@@ -16,9 +16,12 @@ mod dump;
 mod exit;
 mod failure;
 mod find;
+mod forget;
+mod hold;
 mod init;
 mod intake;
 mod interrupt;
+mod judged;
 mod key;
 mod log;
 mod ls;
@@ -107,6 +110,12 @@ enum Verb {
     Dump(dump::Arguments),
     /// Bring files back from a snapshot
     Restore(Box<restore::Arguments>),
+    /// Let snapshots go, by rules or by their ids
+    Forget(Box<forget::Arguments>),
+    /// Take forgotten snapshots back
+    Undelete(hold::Undelete),
+    /// Keep snapshots whatever rules say
+    Hold(hold::Hold),
     /// Prove that what is stored is what was stored
     Verify(verify::Arguments),
     /// Tell how much the repository holds
@@ -206,6 +215,9 @@ impl Verb {
             Verb::Diff(arguments) => diff::run(context, &arguments),
             Verb::Dump(arguments) => dump::run(context, &arguments),
             Verb::Restore(arguments) => restore::run(context, *arguments),
+            Verb::Forget(arguments) => forget::run(context, &arguments),
+            Verb::Undelete(arguments) => hold::undelete(context, &arguments),
+            Verb::Hold(arguments) => hold::hold(context, &arguments),
             Verb::Verify(arguments) => verify::run(context, &arguments),
             Verb::Stats(arguments) => stats::run(context, &arguments),
             Verb::Doctor => doctor::run(context),

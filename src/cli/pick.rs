@@ -4,15 +4,34 @@
 
 use super::exit::Exit;
 use super::failure::{Failure, Result};
+use super::screen::Screen;
 use super::text::{local, time_of};
 use crate::browse::near::{self, There};
-use crate::names::escape;
-use crate::repository::{ChunkReader, Error as RepositoryError, Repository, Selection, Snapshot, Snapshots};
+use crate::names::{ObjectKey, SessionId, escape};
+use crate::pack::record::Time;
+use crate::repository::{
+    ChunkReader, Error as RepositoryError, Marked, Repository, Selection, Snapshot, SnapshotState, Snapshots,
+};
 
 const GUESSES_MAX: usize = 3;
 
-/// The snapshot that `text` names.
-pub fn snapshot<'s>(snapshots: &'s Snapshots, text: &str, selection: &Selection) -> Result<&'s Snapshot> {
+/// The snapshot that `text` names. One that is forgotten is what was asked for, and is told.
+pub fn snapshot<'s>(
+    screen: &Screen,
+    snapshots: &'s Snapshots,
+    text: &str,
+    selection: &Selection,
+) -> Result<&'s Snapshot> {
+    let snapshot = named(snapshots, text, selection)?;
+    if snapshot.state == SnapshotState::Forgotten {
+        let id = snapshot.id.short();
+        screen.warn(format!("the snapshot {id} is forgotten; `lifeboat undelete {id}` takes it back"));
+    }
+    Ok(snapshot)
+}
+
+/// The snapshot that `text` names, forgotten or not.
+pub fn named<'s>(snapshots: &'s Snapshots, text: &str, selection: &Selection) -> Result<&'s Snapshot> {
     let error = match snapshots.find(text, selection) {
         Ok(snapshot) => return Ok(snapshot),
         Err(error) => error,
@@ -30,6 +49,7 @@ pub fn snapshot<'s>(snapshots: &'s Snapshots, text: &str, selection: &Selection)
         .readable
         .iter()
         .rev()
+        .filter(|snapshot| !snapshot.state.is_forgotten())
         .map(|snapshot| {
             let id = snapshot.id.to_string();
             (strsim::osa_distance(&wanted, &id[..wanted.len().min(id.len())]), snapshot)
@@ -40,12 +60,61 @@ pub fn snapshot<'s>(snapshots: &'s Snapshots, text: &str, selection: &Selection)
     if alike.is_empty() {
         return Err(failure);
     }
-    let guesses: Vec<String> = alike.iter().take(GUESSES_MAX).map(|(_, snapshot)| named(snapshot)).collect();
+    let guesses: Vec<String> = alike.iter().take(GUESSES_MAX).map(|(_, snapshot)| dated(snapshot)).collect();
     Err(failure.hint(format!("did you mean {}?", guesses.join(" or "))))
 }
 
+/// A snapshot that something is decided of, whether or not it can be read.
+pub struct Target {
+    pub session: SessionId,
+    pub slot: ObjectKey,
+    pub started: Option<Time>,
+    pub marked: Marked,
+}
+
+impl From<&Snapshot> for Target {
+    fn from(snapshot: &Snapshot) -> Self {
+        let (slot, started) = (snapshot.slot.clone(), snapshot.started());
+        Self { session: snapshot.session, slot, started, marked: snapshot.marked.clone() }
+    }
+}
+
+/// What `texts` name, each once.
+pub fn targets(snapshots: &Snapshots, texts: &[String]) -> Result<Vec<Target>> {
+    let mut all: Vec<Target> = Vec::new();
+    for text in texts {
+        let readable = snapshots.find(text, &Selection::default());
+        let target = match (readable, &snapshots.find_unreadable(text)[..]) {
+            (Ok(snapshot), []) => Target::from(snapshot),
+            (Err(RepositoryError::Damaged { .. }), [lost]) => Target {
+                session: lost.session,
+                slot: lost.slot.clone(),
+                started: None,
+                marked: snapshots.marks.of(lost.session),
+            },
+            (Ok(_) | Err(RepositoryError::Damaged { .. }), lost @ [_, ..]) => {
+                return Err(RepositoryError::Ambiguous { prefix: text.clone(), count: lost.len().max(2) }.into());
+            }
+            _ => Target::from(named(snapshots, text, &Selection::default())?),
+        };
+        if all.iter().all(|known| known.session != target.session) {
+            all.push(target);
+        }
+    }
+    Ok(all)
+}
+
+/// Refuses `latest` where it is too easy a slip: it is another snapshot after each backup.
+pub fn refuse_latest(texts: &[String]) -> Result<()> {
+    if texts.iter().any(|text| text == "latest") {
+        return Err(Failure::usage("`latest` is another snapshot after each backup, and this takes ids")
+            .hint("`lifeboat snapshots --last` shows the id"));
+    }
+    Ok(())
+}
+
 /// `3f2a9c1b of 2026-11-22 18:00:00`.
-fn named(snapshot: &Snapshot) -> String {
+pub fn dated(snapshot: &Snapshot) -> String {
     match snapshot.started() {
         Some(time) => format!("{} of {}", snapshot.id.short(), local(time_of(time))),
         None => snapshot.id.short(),

@@ -15,7 +15,7 @@ use super::place::Place;
 use super::screen::Screen;
 use super::select::Latest;
 use super::text::{count, duration, others, path_json, plural, rate};
-use super::{Context, cloud, interrupt, open, progress};
+use super::{Context, cloud, interrupt, open, pick, progress};
 use crate::bucket::Traffic;
 use crate::names::escape;
 use crate::pack::record::Outcome;
@@ -103,7 +103,7 @@ pub fn run(context: &Context, arguments: Arguments) -> Result<Exit> {
         When::Always => Overwrite::Always,
     };
     if let Some(to) = bucket {
-        let snapshot = snapshots.find(&place.snapshot, &selection)?.clone();
+        let snapshot = pick::snapshot(screen, &snapshots, &place.snapshot, &selection)?.clone();
         if arguments.verify {
             let sentence = "a restore into a bucket is not compared afterwards";
             return Err(Failure::usage(sentence)
@@ -135,7 +135,7 @@ pub fn run(context: &Context, arguments: Arguments) -> Result<Exit> {
         owners,
         include: Patterns { given: arguments.include, files: arguments.include_from },
         exclude: Patterns { given: arguments.exclude, files: arguments.exclude_from },
-        ..Request::new(snapshots.find(&place.snapshot, &selection)?.clone(), to)
+        ..Request::new(pick::snapshot(screen, &snapshots, &place.snapshot, &selection)?.clone(), to)
     };
     let control = Control::default();
     interrupt::watch(control.cancel.clone())?;

@@ -10,9 +10,10 @@ use super::screen::{Screen, output_width};
 use super::select::Filter;
 use super::text::{Table, bytes_json, count, cut, duration, local, plural, time_of};
 use super::{Context, open};
+use crate::clock::{Clock, SystemClock};
 use crate::names::escape;
-use crate::pack::record::{ManifestBody, Outcome};
-use crate::repository::{Repository, Snapshot, SnapshotState, Snapshots, Unreadable};
+use crate::pack::record::{ManifestBody, Outcome, Time};
+use crate::repository::{Hold, Repository, Snapshot, SnapshotState, Snapshots, Standing, Unreadable};
 use crate::units::ByteCount;
 
 const HELP: &str = "\
@@ -35,7 +36,7 @@ Examples:
 pub struct Arguments {
     #[command(flatten)]
     filter: Filter,
-    /// Those too that do not count: committed after their writer was revoked
+    /// Those too that are forgotten, or committed after their writer was revoked
     #[arg(long)]
     all: bool,
     /// What those that stand together share
@@ -94,18 +95,31 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<Exit> {
         screen.flush()?;
         screen.say(plural(shown.len() as u64, "snapshot", "snapshots"));
     }
-    if !hidden.is_empty() {
-        let hidden = plural(hidden.len() as u64, "snapshot is", "snapshots are");
-        screen.say(format!("{hidden} not shown: committed after the writer was revoked (--all shows them)"));
+    let (forgotten, revoked): (Vec<_>, Vec<_>) = hidden.into_iter().partition(|s| s.state.is_forgotten());
+    for (hidden, why) in [(revoked, "committed after the writer was revoked"), (forgotten, "forgotten")] {
+        if !hidden.is_empty() {
+            let hidden = plural(hidden.len() as u64, "snapshot is", "snapshots are");
+            screen.say(format!("{hidden} not shown: {why} (--all shows them)"));
+        }
     }
-    for lost in &snapshots.unreadable {
-        tell_unreadable(context, lost);
+    tell_doubtful(screen, &snapshots);
+    let lost: Vec<&Unreadable> = match arguments.all {
+        true => snapshots.unreadable.iter().collect(),
+        false => snapshots.lost().collect(),
+    };
+    for lost in &lost {
+        tell_unreadable(screen, lost);
     }
-    if snapshots.unreadable.is_empty() {
+    if lost.is_empty() {
         return Ok(Exit::Done);
     }
-    let lost = plural(snapshots.unreadable.len() as u64, "snapshot", "snapshots");
+    let lost = plural(lost.len() as u64, "snapshot", "snapshots");
     Err(Failure::new(Exit::Damage, format!("{lost} could not be read")).hint("`lifeboat verify` lists all damage"))
+}
+
+/// What those are called that a snapshot stands together with.
+pub fn name_of_group(repository: &Repository, snapshot: &Snapshot) -> Result<String> {
+    Ok(grouped(repository, &[snapshot], &[])?.into_iter().map(|(name, _)| name).next().unwrap_or_default())
 }
 
 /// Snapshots that stand together, each group under its name, in the order of names.
@@ -154,14 +168,19 @@ fn show(
     width: Option<usize>,
 ) -> Result<()> {
     let mut table = Table::new(&[
-        "ID", "Time", "Writer", "Host", "Policy", "Outcome", ">Files", ">Size", ">Stored", ">Took", "Tags", "Paths",
+        "ID", "Time", "Writer", "Host", "Policy", "Outcome", ">Files", ">Size", ">Stored", ">Took", "Tags", "Decided",
+        "Paths",
     ]);
+    let is_decided = groups.iter().flat_map(|(_, of)| of).any(|snapshot| !decision(snapshot).is_empty());
     for snapshot in groups.iter().flat_map(|(_, of)| of) {
         let mut row = row(repository, snapshot, screen.verbose > 0)?;
         if width.is_none() {
             row.iter_mut().filter(|cell| cell.is_empty()).for_each(|cell| *cell = "-".to_owned());
         }
         table.row(row);
+    }
+    if !is_decided {
+        table.drop_column("Decided");
     }
     if width.is_some() {
         table.drop_empty_columns();
@@ -174,7 +193,8 @@ fn show(
                 table.fit(width, 16, &[column]);
             }
         }
-        table.fit(width, 16, &["Took", "Stored", "Host", "Files", "Tags", "Writer", "Policy", "Size", "Outcome"]);
+        let droppable = ["Took", "Stored", "Host", "Files", "Tags", "Writer", "Policy", "Size", "Decided", "Outcome"];
+        table.fit(width, 16, &droppable);
     }
     let mut lines = table.lines(width).into_iter().map(|line| width.map_or(line.clone(), |width| cut(&line, width)));
     let Some(head) = lines.next().filter(|_| groups.iter().any(|(_, of)| !of.is_empty())) else { return Ok(()) };
@@ -208,9 +228,17 @@ fn heading(name: &str, of: &[&Snapshot]) -> String {
 }
 
 /// A snapshot that is there and cannot be read: never silently left out.
-fn tell_unreadable(context: &Context, lost: &Unreadable) {
+pub fn tell_unreadable(screen: &Screen, lost: &Unreadable) {
     let sentence = format!("the snapshot {} cannot be read: {}", lost.session.snapshot().short(), chain(&lost.error));
-    context.screen.warn(sentence);
+    screen.warn(sentence);
+}
+
+/// Decisions that do not count.
+pub fn tell_doubtful(screen: &Screen, snapshots: &Snapshots) {
+    for (session, _, error) in &snapshots.marks.doubtful {
+        let id = session.snapshot().short();
+        screen.warn(format!("what was decided of snapshot {id} cannot be read, so it is kept: {}", chain(error)));
+    }
 }
 
 pub fn chain(error: &dyn std::error::Error) -> String {
@@ -239,20 +267,28 @@ fn writer_name(repository: &Repository, snapshot: &Snapshot) -> Result<String> {
 fn row(repository: &Repository, snapshot: &Snapshot, whole_id: bool) -> Result<Vec<String>> {
     let id = if whole_id { snapshot.id.to_string() } else { snapshot.id.short() };
     let writer = writer_name(repository, snapshot)?;
-    let revoked = snapshot.state == SnapshotState::Revoked;
+    let state = match snapshot.state {
+        SnapshotState::Good => None,
+        SnapshotState::Revoked => Some("revoked"),
+        SnapshotState::Forgotten => Some("forgotten"),
+        SnapshotState::Expired => Some("expired"),
+    };
     let Some(body) = &snapshot.body else {
         let paths = "(another writer's: this key cannot read it)".to_owned();
-        let state = if revoked { "revoked".to_owned() } else { String::new() };
-        let mut row = vec![String::new(); 12];
-        (row[0], row[2], row[5], row[11]) = (id, writer, state, paths);
+        let mut row = vec![String::new(); 13];
+        (row[0], row[2], row[5], row[11], row[12]) =
+            (id, writer, state.unwrap_or_default().to_owned(), decision(snapshot), paths);
         return Ok(row);
     };
     let problems = body.counts.unreadable + body.counts.changed;
-    let outcome = match (revoked, problems) {
-        (true, _) => "revoked".to_owned(),
-        (false, 0) => outcome(body).to_owned(),
-        (false, problems) => format!("{} ({})", outcome(body), count(problems)),
+    let mut outcome = match (state, problems) {
+        (Some(state), _) => state.to_owned(),
+        (None, 0) => outcome(body).to_owned(),
+        (None, problems) => format!("{} ({})", outcome(body), count(problems)),
     };
+    if held(snapshot).is_some() {
+        outcome.push_str(", held");
+    }
     Ok(vec![
         id,
         local(time_of(body.started)),
@@ -265,8 +301,32 @@ fn row(repository: &Repository, snapshot: &Snapshot, whole_id: bool) -> Result<V
         ByteCount(body.counts.bytes_stored).to_string(),
         duration(seconds(body)),
         escape(body.tags.join(",").as_bytes()),
+        decision(snapshot),
         paths(body),
     ])
+}
+
+/// The hold that keeps it now.
+fn held(snapshot: &Snapshot) -> Option<&Hold> {
+    snapshot.marked.hold(now())
+}
+
+pub fn now() -> Time {
+    let now = SystemClock.now();
+    Time { secs: now.secs, nanos: now.nanos }
+}
+
+/// Since when it is forgotten and why, or why it is held and until when.
+fn decision(snapshot: &Snapshot) -> String {
+    let reason = |text: &str| escape(text.as_bytes());
+    match &snapshot.marked.standing {
+        Standing::Forgotten { at, reason: why } => format!("{}: {}", local(time_of(*at)), reason(why)),
+        Standing::Expired => String::new(),
+        Standing::Kept => held(snapshot).map_or_else(String::new, |hold| {
+            let until = hold.until.map_or_else(String::new, |until| format!("until {}: ", local(time_of(until))));
+            format!("{until}{}", reason(&hold.reason))
+        }),
+    }
 }
 
 /// How long a run took, by its own clock; nothing if that was set back meanwhile.
@@ -298,8 +358,24 @@ fn to_json(repository: &Repository, snapshot: &Snapshot) -> Result<Value> {
         "problems_count": counts.map(|counts| counts.unreadable + counts.changed),
         "seconds": body.map(seconds),
     });
-    if snapshot.state == SnapshotState::Revoked {
+    if snapshot.revoked {
         value["revoked"] = json!(true);
+    }
+    if snapshot.state.is_forgotten() {
+        value["forgotten"] = json!(true);
+    }
+    match &snapshot.marked.standing {
+        Standing::Kept => {}
+        Standing::Forgotten { at, reason } => {
+            value["forgotten_at"] = json!(time_of(*at).to_string());
+            value["forgotten_reason"] = json!(reason);
+        }
+        Standing::Expired => value["expired"] = json!(true),
+    }
+    if let Some(hold) = held(snapshot) {
+        value["held"] = json!(true);
+        value["held_reason"] = json!(hold.reason);
+        value["held_until"] = json!(hold.until.map(|until| time_of(until).to_string()));
     }
     Ok(value)
 }

@@ -26,6 +26,8 @@ Words:
   share      stored bytes, each divided evenly among those that need it
 
 Trees and index are read, and no file's content. With --by, every tree is.
+Forgotten snapshots are stored as the others as long as they can be taken
+back: they are counted, and with --by they have a line of their own.
 
 Examples:
   lifeboat stats
@@ -63,6 +65,8 @@ impl By {
 #[derive(Clone, Copy, Default)]
 struct Logical {
     snapshots: u64,
+    /// Of these.
+    forgotten: u64,
     files: u64,
     bytes: u64,
 }
@@ -71,6 +75,7 @@ impl Logical {
     fn add(&mut self, snapshot: &Snapshot) {
         let Some(body) = &snapshot.body else { return };
         self.snapshots += 1;
+        self.forgotten += u64::from(snapshot.state.is_forgotten());
         self.files += body.counts.files;
         self.bytes = self.bytes.saturating_add(body.counts.bytes);
     }
@@ -90,7 +95,10 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<Exit> {
     interrupt::watch(cancel.clone())?;
     let snapshots = Snapshots::list(&repository)?;
     let mut logical = Logical::default();
-    snapshots.readable.iter().for_each(|snapshot| logical.add(snapshot));
+    // Of one that is forgotten for good nobody knows what is left.
+    let whole = |snapshot: &&Snapshot| snapshot.state != SnapshotState::Expired;
+    let counted: Vec<&Snapshot> = snapshots.readable.iter().filter(whole).collect();
+    counted.iter().for_each(|snapshot| logical.add(snapshot));
     let index = ls::load_index(&repository, screen)?;
     let totals = tally::totals(&repository, &index)?;
     if repository.access.reader.is_none() {
@@ -103,10 +111,11 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<Exit> {
     let mut damaged = 0;
     let shares = match arguments.by {
         None => None,
-        Some(by) => Some((by, divide(&repository, &index, &snapshots, by, screen, &cancel, &mut damaged)?)),
+        Some(by) => Some((by, divide(&repository, &index, &counted, by, screen, &cancel, &mut damaged)?)),
     };
     if screen.json {
-        let mut document = document(&repository, &snapshots, logical, &totals, mode);
+        let lost = snapshots.lost().count();
+        let mut document = document(&repository, counted.len(), lost, logical, &totals, mode);
         if let Some((by, (holders, shares))) = &shares {
             document["by"] = json!(by.word());
             document["shares"] =
@@ -122,7 +131,7 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<Exit> {
             table(screen, *by, holders, shares)?;
         }
     }
-    let lost = snapshots.unreadable.len() as u64;
+    let lost = snapshots.lost().count() as u64;
     if lost > 0 || damaged > 0 {
         let what = if lost > 0 {
             plural(lost, "snapshot", "snapshots")
@@ -141,7 +150,8 @@ fn ratio(of: u64, to: u64) -> Option<f64> {
 
 fn document(
     repository: &Repository,
-    snapshots: &Snapshots,
+    snapshots: usize,
+    unreadable: usize,
     logical: Logical,
     totals: &Totals,
     mode: Option<&'static str>,
@@ -157,8 +167,9 @@ fn document(
         "repository": repository.id.to_string(),
         "url": repository.store.url(),
         "store_mode": mode,
-        "snapshots": snapshots.readable.len(),
-        "unreadable_snapshots": snapshots.unreadable.len(),
+        "snapshots": snapshots,
+        "forgotten_snapshots": logical.forgotten,
+        "unreadable_snapshots": unreadable,
         "files": logical.files,
         "logical_bytes": logical.bytes,
         "different_bytes": content.bytes + metadata.bytes,
@@ -199,11 +210,15 @@ fn lines(
     let times = |of, to| ratio(of, to).map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.2} x"));
     let size = |bytes| ByteCount(bytes).to_string();
     let (content, metadata) = (totals.content, totals.metadata);
+    let forgotten = match logical.forgotten {
+        0 => String::new(),
+        forgotten => format!("; {} of them forgotten", count(forgotten)),
+    };
     let rest = totals.stored_bytes.saturating_sub(content.pack_bytes + metadata.pack_bytes);
     let lines = [
         ("repository", format!("{} at {}", repository.id, repository.store.url())),
         ("store mode", mode.unwrap_or("not known to this host: it has not written here").to_owned()),
-        ("snapshots", format!("{} with {} files", count(logical.snapshots), count(logical.files))),
+        ("snapshots", format!("{} with {} files{forgotten}", count(logical.snapshots), count(logical.files))),
         ("logical", format!("{:>9}  all files of all snapshots", size(logical.bytes))),
         (
             "different",
@@ -246,7 +261,7 @@ fn lines(
 fn divide(
     repository: &Repository,
     index: &Index,
-    snapshots: &Snapshots,
+    snapshots: &[&Snapshot],
     by: By,
     screen: &Screen,
     cancel: &AtomicBool,
@@ -255,23 +270,29 @@ fn divide(
     let mut holders: Vec<Holder> = Vec::new();
     let mut numbered: Vec<(&Snapshot, usize)> = Vec::new();
     let mut closed = 0;
-    for snapshot in &snapshots.readable {
+    for &snapshot in snapshots {
         let Some(body) = &snapshot.body else {
             closed += 1;
             continue;
         };
         let text = |text: &str| escape(text.as_bytes());
+        let is_forgotten = snapshot.state.is_forgotten();
         let (name, id) = match by {
+            By::Policy | By::Writer | By::Host if is_forgotten => ("(forgotten)".to_owned(), None),
             By::Policy => (body.policy.as_deref().map_or_else(|| "(none)".to_owned(), text), body.policy.clone()),
             By::Writer => (text(&repository.writer(snapshot.writer)?.name), Some(snapshot.writer.to_string())),
             By::Host => (text(&body.host), Some(body.host.clone())),
             By::Snapshot => {
-                let revoked = if snapshot.state == SnapshotState::Revoked { "  revoked" } else { "" };
-                let name = format!("{}  {}{revoked}", snapshot.id.short(), local(time_of(body.started)));
+                let state = match snapshot.state {
+                    SnapshotState::Good => "",
+                    SnapshotState::Revoked => "  revoked",
+                    SnapshotState::Forgotten | SnapshotState::Expired => "  forgotten",
+                };
+                let name = format!("{}  {}{state}", snapshot.id.short(), local(time_of(body.started)));
                 (name, Some(snapshot.id.to_string()))
             }
         };
-        let number = match holders.iter().position(|holder| holder.id == id) {
+        let number = match holders.iter().position(|holder| (&holder.id, &holder.name) == (&id, &name)) {
             Some(number) => number,
             None => {
                 holders.push(Holder { name, id, logical: Logical::default() });

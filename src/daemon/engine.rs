@@ -107,6 +107,8 @@ pub struct RunReport {
     pub problems: Vec<String>,
     /// Of a drill only.
     pub drill: Option<DrillFindings>,
+    /// Ids of this writer's snapshots that are forgotten, all of them; none: nobody looked.
+    pub forgotten: Option<Vec<String>>,
 }
 
 impl RunReport {
@@ -120,6 +122,7 @@ impl RunReport {
             counts: Counts::default(),
             problems: Vec::new(),
             drill: None,
+            forgotten: None,
         }
     }
 

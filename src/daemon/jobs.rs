@@ -210,12 +210,18 @@ impl Core {
             }
         }))
         .unwrap_or_else(|panic| RunReport::failed("panic", format!("the engine panicked: {}", panic_text(&*panic))));
+        if let Some(forgotten) = &report.forgotten
+            && let Err(cause) = self.catalog.note_forgotten(&scope, forgotten)
+        {
+            error!(event = "catalog.error", run_id = %run.id, error = %chain(&cause),
+                "what was forgotten could not be recorded; the next backup tries again");
+        }
         (Some(self.judge(run, &task, context, report)), "")
     }
 
     /// Turns what the engine says into what is recorded, and believes no success that its own numbers deny.
     fn judge(&self, run: &Waiting, task: &Task, context: &RunContext, report: RunReport) -> Ending {
-        let RunReport { outcome, snapshot, mut error, mut error_class, counts, mut problems, drill } = report;
+        let RunReport { outcome, snapshot, mut error, mut error_class, counts, mut problems, drill, .. } = report;
         let mut state = match outcome {
             Outcome::Succeeded => RunState::Succeeded,
             Outcome::Partial => RunState::Partial,

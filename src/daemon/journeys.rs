@@ -191,6 +191,7 @@ fn backup_of(task: &Task, run: &RunContext) -> Result<RunReport, Failure> {
             unreadable: done.counts.unreadable + done.counts.changed,
         },
         problems: done.problems,
+        forgotten: Some(done.forgotten.iter().map(ToString::to_string).collect()),
         ..RunReport::new(if partial { Outcome::Partial } else { Outcome::Succeeded })
     })
 }

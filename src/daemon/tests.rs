@@ -385,6 +385,23 @@ fn a_partial_run_is_a_recovery_point_only_if_the_policy_says_so() {
 }
 
 #[test]
+fn a_point_that_was_forgotten_since_is_none() {
+    let bench = Bench::new(HOME);
+    manual(&bench, "home", RunKind::Backup);
+    bench.settle();
+    assert_eq!(standing(&bench), Standing::Unproven);
+    // The next backup is told of it, and leaves nothing itself.
+    let first = bench.core.status().unwrap().policies[0].memory.last_point.clone().unwrap().snapshot.unwrap();
+    bench.engine.answers(move |_, _, _| RunReport {
+        forgotten: Some(vec![first.clone()]),
+        ..RunReport::failed("source", "there is no such path")
+    });
+    manual(&bench, "home", RunKind::Backup);
+    bench.settle();
+    assert_eq!(standing(&bench), Standing::NoPoint);
+}
+
+#[test]
 fn green_needs_a_fresh_point_a_good_run_and_a_passed_drill() {
     let bench = Bench::new(HOME);
     bench.after(0);

@@ -15,6 +15,7 @@ pub const INDEX: &str = "i/";
 pub const COMMITS: &str = "s/";
 pub const DATA: &str = "d/";
 pub const METADATA: &str = "m/";
+pub const MARKS: &str = "t/";
 pub const EPOCHS: &str = "e/";
 pub const PROBES: &str = "probe/";
 
@@ -60,6 +61,16 @@ pub fn commit(epoch: u32, session: SessionId) -> ObjectKey {
     key(format!("{COMMITS}{epoch:08x}-{session}"))
 }
 
+/// All marks on the snapshot of one session.
+pub fn marks(session: SessionId) -> String {
+    format!("{MARKS}{session}-")
+}
+
+/// What was decided of a snapshot, `number` decisions before it.
+pub fn mark(session: SessionId, number: u32) -> ObjectKey {
+    key(format!("{MARKS}{session}-{number:08x}"))
+}
+
 pub fn pack(kind: PackKind, id: PackId) -> ObjectKey {
     let folder = match kind {
         PackKind::Data => DATA,
@@ -83,6 +94,7 @@ pub enum Meaning {
     SessionRecord(SessionId, u32),
     Run(RunName),
     Commit { epoch: u32, session: SessionId },
+    Mark(SessionId, u32),
     Pack(PackKind, PackId),
     Epoch,
     Probe,
@@ -123,6 +135,10 @@ pub fn parse(key: &ObjectKey) -> Option<Meaning> {
             let id: PackId = id.parse().ok()?;
             (hex(&id.0[..1]) == shard).then_some(Meaning::Pack(kind, id))
         }
+        "t" => {
+            let (session, at) = rest.split_once('-')?;
+            Some(Meaning::Mark(session.parse().ok()?, number(at)?))
+        }
         "e" => number(rest).map(|_| Meaning::Epoch),
         "probe" => Some(Meaning::Probe),
         _ => None,
@@ -147,12 +163,13 @@ mod tests {
             (run(delta), Meaning::Run(delta)),
             (run(segment), Meaning::Run(segment)),
             (commit(1, session), Meaning::Commit { epoch: 1, session }),
+            (mark(session, 1), Meaning::Mark(session, 1)),
             (pack(PackKind::Data, PackId([9; 32])), Meaning::Pack(PackKind::Data, PackId([9; 32]))),
             (pack(PackKind::Metadata, PackId([9; 32])), Meaning::Pack(PackKind::Metadata, PackId([9; 32]))),
         ] {
             assert_eq!(parse(&key), Some(meaning), "{key}");
         }
-        for stranger in ["x", "config/1", "d/00/ff", "s/00000000", "w/ab/00000000", "z/00000000"] {
+        for stranger in ["x", "config/1", "d/00/ff", "s/00000000", "w/ab/00000000", "t/00000000", "z/00000000"] {
             assert_eq!(parse(&stranger.parse().unwrap()), None, "{stranger}");
         }
     }

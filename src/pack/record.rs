@@ -1,6 +1,6 @@
 //! The small sealed objects: their bodies, as CBOR arrays with numbered fields (RFC 8949).
 //!
-//! Owns the fields of config, certificate, revocation, session record, manifest and fence. A new field gets the next number, and older
+//! Owns the fields of config, certificate, revocation, session record, manifest, fence and mark. A new field gets the next number, and older
 //! readers skip it; what they must not skip raises the feature bits of the envelope.
 
 use minicbor::bytes::{ByteArray, ByteVec};
@@ -294,6 +294,37 @@ pub struct Counts {
     pub allowed: u64,
 }
 
+/// What the admin decided of a snapshot. Decisions on one snapshot are numbered, and each was made knowing those before it.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct Mark {
+    #[n(0)]
+    pub at: Time,
+    /// The snapshot's commit slot.
+    #[n(1)]
+    pub slot: String,
+    #[n(2)]
+    pub decision: Decision,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Decision {
+    /// It is hidden, and stays whole for the undo window.
+    #[n(0)]
+    Forget(#[n(0)] String),
+    /// Forgetting it is taken back.
+    #[n(1)]
+    Undelete,
+    /// The undo window is over: what only it needs may go.
+    #[n(2)]
+    Expire,
+    /// No rule forgets it, for this reason, until that time if there is one.
+    #[n(3)]
+    Hold(#[n(0)] String, #[n(1)] Option<Time>),
+    #[n(4)]
+    Release,
+}
+
 /// What stands in a commit slot to keep a session from committing.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(array)]
@@ -339,6 +370,7 @@ mod tests {
             let _ = decode::<ManifestBody>(&bytes);
             let _ = decode::<Config>(&bytes);
             let _ = decode::<SessionRecord>(&bytes);
+            let _ = decode::<Mark>(&bytes);
         }
     }
 }

@@ -11,7 +11,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::found::{Found, Spot, Typed};
 use super::words::{CREDENTIALS, SECRET_KEYS, nearest_key};
-use crate::schedule::keep::RULES;
+use crate::schedule::keep::{MIN_POINTS, RULES, WITHIN};
 
 /// A key that may be left out.
 #[derive(Clone, Debug, Default)]
@@ -136,7 +136,15 @@ pub(super) struct ScheduleDoc {
 #[derive(Clone)]
 pub(super) enum KeepDoc {
     Line(Text),
-    Table { spot: Spot, counts: Box<[Given<Typed<i64>>; 6]> },
+    Table(Box<KeepTable>),
+}
+
+#[derive(Clone)]
+pub(super) struct KeepTable {
+    pub spot: Spot,
+    pub counts: [Given<Typed<i64>>; 6],
+    pub within: [Given<Text>; 6],
+    pub min_points: Given<Typed<i64>>,
 }
 
 #[derive(Clone, Default)]
@@ -491,9 +499,11 @@ impl Reader<'_> {
             DeValue::String(text) => Given::Is(KeepDoc::Line(Typed { value: text.to_string(), spot })),
             DeValue::Table(entries) => {
                 let mut table = Table::new("`keep`", entries);
-                let counts = Box::new(RULES.map(|(name, _)| self.integer(&mut table, name)));
+                let counts = RULES.map(|(name, _)| self.integer(&mut table, name));
+                let within = WITHIN.map(|name| self.text(&mut table, name));
+                let min_points = self.integer(&mut table, MIN_POINTS);
                 self.unknown(table, &[]);
-                Given::Is(KeepDoc::Table { spot, counts })
+                Given::Is(KeepDoc::Table(Box::new(KeepTable { spot, counts, within, min_points })))
             }
             _ => self.wrong_type("`keep`", value, "a string such as \"7d 4w 12m\", or a table"),
         }

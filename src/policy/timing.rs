@@ -2,9 +2,9 @@
 //!
 //! Owns the problems of schedules and keep rules. Refuses to parse them: `schedule` does.
 
-use super::document::{Given, KeepDoc, ScheduleDoc};
-use super::found::{Found, Typed};
-use crate::schedule::keep::{COUNT_MAX, Keep, KeepError, RULES};
+use super::document::{Given, KeepDoc, KeepTable, ScheduleDoc};
+use super::found::{Found, Spot, Typed};
+use crate::schedule::keep::{COUNT_MAX, Keep, KeepError, MIN_POINTS, RULES};
 use crate::schedule::{Schedule, Trigger, TriggerError, offset_seconds, seconds};
 
 pub(super) fn schedule(doc: ScheduleDoc, found: &mut Found) -> Option<Schedule> {
@@ -102,35 +102,52 @@ fn every_so_often(every: &Typed<String>, offset: Given<Typed<String>>, found: &m
 pub(super) fn keep(doc: KeepDoc, found: &mut Found) -> Option<Keep> {
     let (spot, result) = match doc {
         KeepDoc::Line(text) => (text.spot, text.value.parse::<Keep>()),
-        KeepDoc::Table { spot, counts } => {
+        KeepDoc::Table(table) => {
+            let KeepTable { spot, counts, within, min_points } = *table;
             let mut numbers = [0; 6];
-            for ((number, count), (rule, _)) in numbers.iter_mut().zip(*counts).zip(RULES) {
-                let typed = match count {
-                    Given::Absent => continue,
-                    Given::Broken => return None,
-                    Given::Is(typed) => typed,
-                };
-                match u32::try_from(typed.value).ok().filter(|count| *count <= COUNT_MAX) {
-                    Some(count) => *number = count,
-                    None => {
-                        found.add("E140", &typed.spot, format!("`{rule}` is a count from 0 to {COUNT_MAX}"));
-                        return None;
-                    }
-                }
+            for ((number, typed), (rule, _)) in numbers.iter_mut().zip(counts).zip(RULES) {
+                *number = count(typed, rule, found)?.unwrap_or_default();
             }
-            (spot, Keep::new(numbers))
+            let mut ages = [None; 6];
+            for (age, typed) in ages.iter_mut().zip(within) {
+                *age = match typed {
+                    Given::Absent => None,
+                    Given::Broken => return None,
+                    Given::Is(text) => match text.value.parse() {
+                        Ok(age) => Some(age),
+                        Err(error) => {
+                            refuse(&error, &text.spot, found);
+                            return None;
+                        }
+                    },
+                };
+            }
+            (spot, Keep::with(numbers, ages, count(min_points, MIN_POINTS, found)?))
         }
     };
-    match result {
-        Ok(keep) => Some(keep),
-        Err(error) => {
-            let finding = found.add("E140", &spot, error.to_string());
-            match error {
-                KeepError::Nothing => finding.label("nothing would remain").hint("write \"7d 4w 12m\", for example"),
-                KeepError::Item { .. } => finding.hint("write counts with l (last), h, d, w, m or y: \"7d 4w 12m\""),
-                KeepError::Twice { .. } => finding.hint("delete one of the two"),
-            };
-            None
-        }
+    result.inspect_err(|error| refuse(error, &spot, found)).ok()
+}
+
+/// None: it is wrong; none within: it is not there.
+fn count(typed: Given<Typed<i64>>, name: &str, found: &mut Found) -> Option<Option<u32>> {
+    let typed = match typed {
+        Given::Absent => return Some(None),
+        Given::Broken => return None,
+        Given::Is(typed) => typed,
+    };
+    let count = u32::try_from(typed.value).ok().filter(|count| *count <= COUNT_MAX);
+    if count.is_none() {
+        found.add("E140", &typed.spot, format!("`{name}` is a count from 0 to {COUNT_MAX}"));
     }
+    count.map(Some)
+}
+
+fn refuse(error: &KeepError, spot: &Spot, found: &mut Found) {
+    let finding = found.add("E140", spot, error.to_string());
+    match error {
+        KeepError::Nothing => finding.label("nothing would remain").hint("write \"7d 4w 12m\", for example"),
+        KeepError::Item { .. } => finding.hint("write counts with l (last), h, d, w, m or y: \"7d 4w 12m\""),
+        KeepError::Age { .. } => finding.hint("write counts with y, m (months), w, d or h: \"1y6m\", \"30d\""),
+        KeepError::Twice { .. } => finding.hint("delete one of the two"),
+    };
 }

@@ -114,11 +114,13 @@ impl Ahead {
             (Errand::Write, Some(own)) => {
                 ahead.list_in_turn(store, &[keys::EPOCHS, keys::COMMITS]);
                 ahead.list_in_turn(store, &[keys::REVOCATIONS]);
+                ahead.list_in_turn(store, &[keys::MARKS]);
                 ahead.get(store, keys::certificate(own));
             }
             (Errand::Read, _) => {
                 ahead.snapshots_and_index(store);
                 ahead.list_in_turn(store, &[keys::REVOCATIONS]);
+                ahead.list_in_turn(store, &[keys::MARKS]);
             }
             (Errand::Verify, _) => ahead.list_in_turn(store, &[""]),
             (Errand::Any | Errand::Write, _) => {}

@@ -2,7 +2,8 @@
 //!
 //! Owns one sentence for each trouble, and its hint. Surfaces print both, and map them to exit codes.
 
-use crate::names::{ChunkId, ObjectKey, PackId, RepositoryId, SessionId, WriterId};
+use super::marks::Refusal;
+use crate::names::{ChunkId, ObjectKey, PackId, RepositoryId, SessionId, SnapshotId, WriterId};
 use crate::pack::container::PackError;
 use crate::pack::tree::NodeError;
 use crate::pack::wire::Malformed;
@@ -72,6 +73,12 @@ pub enum Error {
     Busy { writer: WriterId },
     #[error("what was sealed did not open to what was read: memory or processor of this machine are faulty")]
     SelfCheck,
+    #[error("snapshot {} stays as it is: {why}", snapshot.short())]
+    Undecided { snapshot: SnapshotId, why: Refusal },
+    #[error("snapshot {} is being decided on by others all the time", snapshot.short())]
+    Contended { snapshot: SnapshotId },
+    #[error("snapshot {} was forgotten, and its undo window is over: parts of it may be gone", snapshot.short())]
+    Expired { snapshot: SnapshotId },
     #[error("no snapshot {0}")]
     NoSnapshot(String),
     #[error("{prefix:?} fits {count} snapshots")]
@@ -130,6 +137,11 @@ impl Hint for Error {
             Error::Fenced { .. } => "run the backup again: what was uploaded is found again".into(),
             Error::Busy { .. } => "wait until the other one ends".into(),
             Error::SelfCheck => "test the machine's memory before trusting it with backups".into(),
+            Error::Undecided { why: Refusal::Held { .. }, .. } => "`lifeboat hold --release` ends the hold".into(),
+            Error::Undecided { why: Refusal::Forgotten, .. } => "`lifeboat undelete` takes it back".into(),
+            Error::Undecided { .. } => "`lifeboat snapshots --all` shows what was decided".into(),
+            Error::Contended { .. } => "try again".into(),
+            Error::Expired { .. } => "`lifeboat snapshots` lists what there is".into(),
             Error::NoSnapshot(_) => "`lifeboat snapshots` lists what there is".into(),
             Error::Ambiguous { .. } => "give more digits of the id".into(),
             Error::LatestUnknown { newest_readable, .. } => match newest_readable {

@@ -170,17 +170,7 @@ pub fn revoke_writer(repository: &Repository, clock: &dyn Clock, id: WriterId) -
     let stand = standing.len();
     let revocation = record::Revocation { created: now(clock), writer: ByteArray::from(id.0), standing };
     let key = keys::revocation(id);
-    let signer = admin.signer();
-    let identity = Identity {
-        kind: ObjectKind::Revocation,
-        repository: repository.id,
-        key: &key,
-        base: &repository.access.repository_key,
-        by: SignedBy::Admin,
-        signer: &signer,
-        features: 0,
-    };
-    let bytes = object::seal(&identity, &record::encode(&revocation));
+    let bytes = repository.seal_as_admin(admin, ObjectKind::Revocation, &key, &record::encode(&revocation));
     if repository.create(&key, &bytes)? {
         repository.list_revoked()?;
         Ok(stand)

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use subtle::ConstantTimeEq;
 
+use super::marks::Marked;
 use super::proofs::Proofs;
 use super::session::{body_aad, body_commitment};
 use super::snapshots::{Snapshot, SnapshotState};
@@ -94,6 +95,7 @@ impl<'a> Reading<'a> {
         };
         Ok(Some(Snapshot {
             id: session.snapshot(),
+            session,
             slot: slot.clone(),
             writer,
             group: own_group,
@@ -101,6 +103,8 @@ impl<'a> Reading<'a> {
             heads: manifest.heads,
             indexes: manifest.indexes,
             state,
+            revoked: state == SnapshotState::Revoked,
+            marked: Marked::default(),
             body,
         }))
     }

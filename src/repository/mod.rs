@@ -12,6 +12,7 @@ mod host;
 mod index;
 mod init;
 mod manifests;
+mod marks;
 mod packer;
 mod proofs;
 mod session;
@@ -29,7 +30,7 @@ use ahead::Ahead;
 use crate::names::{ObjectKey, RepositoryId, WriterId};
 use crate::pack::keys::{self, Meaning};
 use crate::pack::record;
-use crate::seal::key::{Key, Role};
+use crate::seal::key::{AdminKey, Key, Role};
 use crate::seal::object::{self, Envelope, Identity, ObjectError, ObjectKind, SignedBy};
 use crate::seal::sign::PublicKey;
 use crate::seal::stanza::Recipient;
@@ -43,6 +44,7 @@ pub use error::{Error, Hint, Result};
 pub use host::host_name;
 pub use index::{Index, Scope, SealedRun, merge_own_runs};
 pub use init::{Initialised, add_slot, export_writer, init, open_slot, revoke_writer, slots};
+pub use marks::{Hold, Marked, Marks, Refusal, Standing};
 pub use packer::{Class, Packer};
 use proofs::Proofs;
 pub use session::{Committed, WriteSession};
@@ -158,7 +160,7 @@ impl Repository {
         self.access.reader.as_ref().ok_or(Error::Role { what, have: self.access.role, need: "an admin or reader" })
     }
 
-    pub fn need_admin(&self, what: &'static str) -> Result<&crate::seal::key::AdminKey> {
+    pub fn need_admin(&self, what: &'static str) -> Result<&AdminKey> {
         self.access.admin.as_ref().ok_or(Error::Role { what, have: self.access.role, need: "an admin" })
     }
 
@@ -205,6 +207,7 @@ impl Repository {
         if self.store.is_remote() {
             self.ahead.list_in_turn(&self.store, &[keys::COMMITS, keys::INDEX]);
             self.ahead.list_in_turn(&self.store, &[keys::REVOCATIONS]);
+            self.ahead.list_in_turn(&self.store, &[keys::MARKS]);
         }
     }
 
@@ -236,6 +239,20 @@ impl Repository {
             },
             body,
         ))
+    }
+
+    /// Seals a record for every holder of the repository key, signed by the admin.
+    pub(crate) fn seal_as_admin(&self, admin: &AdminKey, kind: ObjectKind, key: &ObjectKey, body: &[u8]) -> Vec<u8> {
+        let identity = Identity {
+            kind,
+            repository: self.id,
+            key,
+            base: &self.access.repository_key,
+            by: SignedBy::Admin,
+            signer: &admin.signer(),
+            features: 0,
+        };
+        object::seal(&identity, body)
     }
 
     /// Creates an object that must not exist. False: another one stands there.

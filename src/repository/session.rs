@@ -100,7 +100,8 @@ impl<'a> WriteSession<'a> {
             }
             let (parents, heads) = snapshots.heads(writer.id);
             let id = SessionId::new(writer.id, crate::seal::random());
-            let mut pinned = parents.clone();
+            // What was forgotten is named, and not kept for that.
+            let mut pinned: Vec<String> = parents.iter().filter(|slot| snapshots.is_good(slot)).cloned().collect();
             pinned.extend(choose(&snapshots).into_iter().filter(|slot| !parents.contains(slot)));
             let mut session = Self {
                 repository,

@@ -6,6 +6,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::manifests::Reading;
+use super::marks::{Marked, Marks, Standing};
 use super::proofs::Proofs;
 use super::together::both;
 use super::{Error, Repository, Result, each};
@@ -22,6 +23,8 @@ const SLOTS_PER_THREAD: usize = 128;
 #[derive(Clone)]
 pub struct Snapshot {
     pub id: SnapshotId,
+    /// The session that committed it.
+    pub session: SessionId,
     pub slot: ObjectKey,
     pub writer: WriterId,
     pub group: GroupId,
@@ -29,6 +32,9 @@ pub struct Snapshot {
     pub heads: Vec<String>,
     pub indexes: Vec<String>,
     pub state: SnapshotState,
+    /// Committed after its writer was revoked, whatever was decided of it since.
+    pub revoked: bool,
+    pub marked: Marked,
     /// None: this key may not read it (another writer's).
     pub body: Option<Arc<ManifestBody>>,
 }
@@ -38,6 +44,17 @@ pub enum SnapshotState {
     Good,
     /// Committed after its writer was revoked: never `latest`, never a parent.
     Revoked,
+    /// The admin forgot it: hidden, whole as long as it can be taken back; never `latest`, and its trees are not used again.
+    Forgotten,
+    /// Forgotten for good: parts of it may be gone.
+    Expired,
+}
+
+impl SnapshotState {
+    /// Whether the admin let it go, so that it is shown only to whoever asks for it.
+    pub fn is_forgotten(self) -> bool {
+        matches!(self, Self::Forgotten | Self::Expired)
+    }
 }
 
 /// A slot that holds no manifest that verifies.
@@ -53,6 +70,7 @@ pub struct Snapshots {
     /// wrong once does not stay newest for years. Those that cannot be read come first.
     pub readable: Vec<Snapshot>,
     pub unreadable: Vec<Unreadable>,
+    pub marks: Marks,
     listed: Vec<ObjectKey>,
 }
 
@@ -70,6 +88,20 @@ pub struct Selection {
 }
 
 impl Snapshot {
+    fn marked(mut self, marked: Marked) -> Self {
+        match marked.standing {
+            Standing::Kept => {}
+            Standing::Forgotten { .. } => self.state = SnapshotState::Forgotten,
+            Standing::Expired => self.state = SnapshotState::Expired,
+        }
+        Self { marked, ..self }
+    }
+
+    /// Whether it counts for the line of its writer's snapshots: what was forgotten came before what came after it all the same.
+    fn is_of_the_line(&self) -> bool {
+        !self.revoked
+    }
+
     pub fn started(&self) -> Option<record::Time> {
         self.body.as_ref().map(|body| body.started)
     }
@@ -132,9 +164,11 @@ impl Snapshots {
     }
 
     fn read(repository: &Repository, proofs: Option<&Proofs>) -> Result<Self> {
-        let (listed, revoked) =
-            both(repository.store.is_remote(), || repository.list_commits(), || repository.list_revoked());
+        let apart = repository.store.is_remote();
+        let others = || both(apart, || repository.list_revoked(), || repository.list_marks());
+        let (listed, (revoked, marks)) = both(apart, || repository.list_commits(), others);
         revoked?;
+        let marks = marks?;
         let listed: Vec<ObjectKey> = listed?.into_iter().map(|listed| listed.key).collect();
         let slots: Vec<(&ObjectKey, SessionId)> = listed
             .iter()
@@ -151,10 +185,12 @@ impl Snapshots {
             1 if slots.len() > SLOTS_PER_THREAD => cores().min(slots.len().div_ceil(SLOTS_PER_THREAD)),
             calls => calls,
         };
+        let (read, marks) = both(apart, || each(threads, &slots, read), || Marks::read(repository, &marks));
+        let marks = marks?;
         let (mut readable, mut unreadable) = (Vec::new(), Vec::new());
-        for ((slot, session), read) in slots.iter().zip(each(threads, &slots, read)) {
+        for ((slot, session), read) in slots.iter().zip(read) {
             match read {
-                Ok(Some(snapshot)) => readable.push(snapshot),
+                Ok(Some(snapshot)) => readable.push(snapshot.marked(marks.of(*session))),
                 Ok(None) => {}
                 Err(Error::Store(error)) if !error.is_not_found() => return Err(error.into()),
                 Err(error) => unreadable.push(Unreadable { slot: (*slot).clone(), session: *session, error }),
@@ -163,7 +199,7 @@ impl Snapshots {
         if let Some(proofs) = proofs {
             proofs.tidy(slots.len());
         }
-        Ok(Self { readable: in_order(readable), unreadable, listed })
+        Ok(Self { readable: in_order(readable), unreadable, marks, listed })
     }
 
     /// BLAKE3 of the listed slot keys, joined by newlines.
@@ -178,14 +214,23 @@ impl Snapshots {
 
     /// Slots of `writer`'s newest manifests (those that no other of its manifests names as a parent), and of others'.
     pub fn heads(&self, writer: WriterId) -> (Vec<String>, Vec<String>) {
-        let good = self.readable.iter().filter(|snapshot| snapshot.state == SnapshotState::Good);
-        let named: HashSet<&str> = good.flat_map(own_parents).collect();
-        let newest =
-            |snapshot: &&Snapshot| !named.contains(snapshot.slot.as_str()) && snapshot.state == SnapshotState::Good;
+        let of_the_line = |snapshot: &&Snapshot| snapshot.is_of_the_line();
+        let named: HashSet<&str> = self.readable.iter().filter(of_the_line).flat_map(own_parents).collect();
+        let newest = |snapshot: &&Snapshot| !named.contains(snapshot.slot.as_str()) && of_the_line(snapshot);
         let (own, others): (Vec<_>, Vec<_>) =
             self.readable.iter().filter(newest).partition(|snapshot| snapshot.writer == writer);
         let slots = |snapshots: Vec<&Snapshot>| snapshots.iter().map(|s| s.slot.to_string()).collect();
         (slots(own), slots(others))
+    }
+
+    /// Those that cannot be read and that nobody let go.
+    pub fn lost(&self) -> impl Iterator<Item = &Unreadable> {
+        self.unreadable.iter().filter(|lost| self.marks.of(lost.session).standing == Standing::Kept)
+    }
+
+    /// Whether a slot holds a snapshot whose trees may be used again.
+    pub fn is_good(&self, slot: &str) -> bool {
+        self.readable.iter().any(|s| s.slot.as_str() == slot && s.state == SnapshotState::Good)
     }
 
     /// The newest good snapshot that fits. Refuses if an unreadable one could be it.
@@ -197,7 +242,7 @@ impl Snapshots {
                 selection.writer.is_none_or(|writer| writer == lost.session.writer())
                     && !ancestors.contains(lost.slot.as_str())
             };
-            if let Some(lost) = self.unreadable.iter().find(could_be_newest) {
+            if let Some(lost) = self.lost().find(could_be_newest) {
                 return Err(Error::LatestUnknown {
                     key: lost.slot.to_string(),
                     newest_readable: newest.map(|snapshot| snapshot.id.short()),
@@ -211,8 +256,9 @@ impl Snapshots {
     /// a slot says nothing: the newest of one policy is a parent of the next of another.
     fn before(&self, selection: &Selection) -> HashSet<&str> {
         let good = |snapshot: &&Snapshot| snapshot.state == SnapshotState::Good;
+        let of_the_line = |snapshot: &&Snapshot| snapshot.is_of_the_line();
         let by_slot: HashMap<&str, &Snapshot> =
-            self.readable.iter().filter(good).map(|snapshot| (snapshot.slot.as_str(), snapshot)).collect();
+            self.readable.iter().filter(of_the_line).map(|snapshot| (snapshot.slot.as_str(), snapshot)).collect();
         let mut todo: Vec<&Snapshot> = self.readable.iter().filter(good).filter(|s| selection.fits(s)).collect();
         let mut before = HashSet::new();
         while let Some(snapshot) = todo.pop() {
@@ -225,7 +271,7 @@ impl Snapshots {
         before
     }
 
-    /// The snapshot that `text` names: `latest`, or the beginning of an id.
+    /// The snapshot that `text` names: `latest`, or the beginning of an id. Refuses one that is forgotten for good: parts of it may be gone.
     pub fn find(&self, text: &str, selection: &Selection) -> Result<&Snapshot> {
         if text == "latest" {
             return self.latest(selection);
@@ -234,12 +280,11 @@ impl Snapshots {
         let fitting: Vec<&Snapshot> =
             self.readable.iter().filter(|snapshot| snapshot.id.to_string().starts_with(&prefix)).collect();
         match fitting[..] {
+            [snapshot] if !prefix.is_empty() && snapshot.state == SnapshotState::Expired => {
+                Err(Error::Expired { snapshot: snapshot.id })
+            }
             [snapshot] if !prefix.is_empty() => Ok(snapshot),
-            [] | [_] => match self
-                .unreadable
-                .iter()
-                .find(|lost| !prefix.is_empty() && lost.session.snapshot().to_string().starts_with(&prefix))
-            {
+            [] | [_] => match self.find_unreadable(&prefix).first() {
                 Some(lost) => Err(Error::Damaged {
                     key: lost.slot.clone(),
                     cause: ObjectError::Body("its manifest does not verify, so it cannot be read".into()),
@@ -248,6 +293,13 @@ impl Snapshots {
             },
             _ => Err(Error::Ambiguous { prefix: text.to_owned(), count: fitting.len() }),
         }
+    }
+
+    /// Those that cannot be read and whose id begins so.
+    pub fn find_unreadable(&self, text: &str) -> Vec<&Unreadable> {
+        let prefix = text.to_ascii_lowercase();
+        let fits = |lost: &&Unreadable| lost.session.snapshot().to_string().starts_with(&prefix);
+        self.unreadable.iter().filter(fits).filter(|_| !prefix.is_empty()).collect()
     }
 }
 
@@ -324,6 +376,7 @@ mod tests {
         };
         Snapshot {
             id: SessionId::new(writer, [number; 8]).snapshot(),
+            session: SessionId::new(writer, [number; 8]),
             slot: slot(writer, number),
             writer,
             group: GroupId([0; 8]),
@@ -331,6 +384,8 @@ mod tests {
             heads: vec![],
             indexes: vec![],
             state: SnapshotState::Good,
+            revoked: false,
+            marked: Marked::default(),
             body: Some(Arc::new(body)),
         }
     }
@@ -341,7 +396,7 @@ mod tests {
             session: SessionId::new(*writer, [*number; 8]),
             error: Error::Missing { key: slot(*writer, *number) },
         });
-        Snapshots { readable: in_order(readable), unreadable: lost.collect(), listed: vec![] }
+        Snapshots { readable: in_order(readable), unreadable: lost.collect(), marks: Marks::default(), listed: vec![] }
     }
 
     fn numbers(all: &Snapshots) -> Vec<u8> {
@@ -387,7 +442,7 @@ mod tests {
         let mut longer = line();
         longer.push(snapshot(A, 4, 130, "p", &[(A, 3)]));
         assert_eq!(snapshots(longer, &[(A, 2)]).latest(&of("p")).unwrap().id.0[0], 4);
-        let revoked = Snapshot { state: SnapshotState::Revoked, ..snapshot(A, 4, 130, "p", &[(A, 2)]) };
+        let revoked = Snapshot { state: SnapshotState::Revoked, revoked: true, ..snapshot(A, 4, 130, "p", &[(A, 2)]) };
         let theft = snapshots(vec![snapshot(A, 1, 100, "p", &[]), revoked], &[(A, 2)]);
         assert!(matches!(theft.latest(&of("p")), Err(Error::LatestUnknown { .. })));
     }

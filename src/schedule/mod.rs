@@ -6,6 +6,7 @@
 mod cron;
 mod due;
 pub mod keep;
+pub mod retention;
 mod trigger;
 
 use std::fmt;

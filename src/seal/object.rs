@@ -33,12 +33,13 @@ pub enum ObjectKind {
     Segment = 6,
     Manifest = 7,
     Fence = 8,
+    Mark = 12,
 }
 
 impl ObjectKind {
     fn from_number(number: u8) -> Option<Self> {
         use ObjectKind::*;
-        [Config, Certificate, Revocation, Session, Delta, Segment, Manifest, Fence]
+        [Config, Certificate, Revocation, Session, Delta, Segment, Manifest, Fence, Mark]
             .into_iter()
             .find(|kind| *kind as u8 == number)
     }

@@ -1,6 +1,6 @@
 //! A remote store whose small and metadata objects are kept on this host.
 //!
-//! Owns which objects are kept: `config/ writers/ revoked/ s/` whole, as they are read or created; deltas as they are created; `i/` and `m/` by parts, as
+//! Owns which objects are kept: `config/ writers/ revoked/ s/ t/` whole, as they are read or created; deltas as they are created; `i/` and `m/` by parts, as
 //! whoever knows their size has them brought. All of these are created once and never replaced, so a copy is never old: it can only be of what is gone, and
 //! every complete listing removes those. Refuses negative answers: what is not kept is asked for. Session records, epochs, probes, slots and
 //! data packs always come from the store.
@@ -19,7 +19,7 @@ use crate::bucket::Traffic;
 use crate::names::{ObjectKey, RepositoryId, SessionId, hex};
 
 /// Kept whole when they pass by.
-const WHOLE: [&str; 4] = ["config/", "writers/", "revoked/", "s/"];
+const WHOLE: [&str; 5] = ["config/", "writers/", "revoked/", "s/", "t/"];
 /// Kept when this host creates them: what it made itself needs no proof.
 const OWN: &str = "i/d/";
 const PIECE_BYTES: u64 = 4 << 20;

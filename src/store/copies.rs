@@ -19,7 +19,7 @@ use super::Listed;
 use crate::names::ObjectKey;
 
 /// Folders of keys of which copies may exist: small objects, the index, metadata packs.
-pub(super) const FOLDERS: [&str; 6] = ["config/", "writers/", "revoked/", "s/", "i/", "m/"];
+pub(super) const FOLDERS: [&str; 7] = ["config/", "writers/", "revoked/", "s/", "t/", "i/", "m/"];
 const TMP: &str = "tmp";
 /// A copy in the making that nobody has written to for so long is nobody's.
 const STALE: std::time::Duration = std::time::Duration::from_secs(86_400);

@@ -43,7 +43,8 @@ use walk::{Seen, Want};
 /// Where packs in the making lie; no key may begin with it.
 const TMP: &str = "tmp";
 /// Where leftovers can lie: packs in the making, and small objects.
-const LEFTOVER_PREFIXES: [&str; 9] = ["tmp/", "config/", "keys/", "writers/", "revoked/", "w/", "i/", "s/", "probe/"];
+const LEFTOVER_PREFIXES: [&str; 10] =
+    ["tmp/", "config/", "keys/", "writers/", "revoked/", "w/", "i/", "s/", "t/", "probe/"];
 /// Where each session has a directory of its own, which nobody writes to once its last record is gone.
 const RECORDS: &str = "w/";
 

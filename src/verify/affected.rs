@@ -18,7 +18,7 @@ use crate::pack::node::{Child, decode_inner, decode_leaf};
 use crate::pack::patch::read_leaf;
 use crate::pack::tree::{LEVELS_MAX, NodeError, NodeSource};
 use crate::pack::wire::Malformed;
-use crate::repository::{ChunkReader, Error as RepositoryError, Index, Snapshot, Snapshots};
+use crate::repository::{ChunkReader, Error as RepositoryError, Index, Snapshot, SnapshotState, Snapshots};
 
 /// Findings that a subtree meets.
 type Met = Arc<[Number]>;
@@ -26,7 +26,8 @@ type Met = Arc<[Number]>;
 /// Adds snapshots and paths to the findings.
 pub fn map(check: &Check<'_>, index: &Index, snapshots: &Snapshots) -> Result<()> {
     let suspects = std::mem::take(&mut *check.suspects.lock().unwrap_or_else(PoisonError::into_inner));
-    let mut order: Vec<&Snapshot> = snapshots.readable.iter().filter(|snapshot| snapshot.body.is_some()).collect();
+    let whole = |snapshot: &&Snapshot| snapshot.body.is_some() && snapshot.state != SnapshotState::Expired;
+    let mut order: Vec<&Snapshot> = snapshots.readable.iter().filter(whole).collect();
     order.sort_by_key(|snapshot| snapshot.writer);
     for snapshots in order.chunk_by(|a, b| a.writer == b.writer) {
         let reader = match ChunkReader::new(check.repository, index, snapshots[0].writer) {

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use super::Result;
 use super::check::{Check, Listing};
+use super::finding::causes;
 use crate::names::{ObjectKey, SessionId};
 use crate::pack::container::PackKind;
 use crate::pack::keys::{self, Meaning};
@@ -38,17 +39,32 @@ pub fn check(check: &Check<'_>, listing: &Listing, index: &Index) -> Result<Snap
         for slot in snapshot.parents.iter().chain(&snapshot.heads) {
             named_slot(check, listing, slot, &snapshot.slot)?;
         }
-        // Another group's segments cannot be opened, so what they replaced is not known.
-        let open = check.repository.access.group(snapshot.group).is_some();
+        // Another group's segments cannot be opened, so what they replaced is not known. What is forgotten for good may lack anything.
+        let open = check.repository.access.group(snapshot.group).is_some() && snapshot.state != SnapshotState::Expired;
         for object in snapshot.indexes.iter().filter(|_| open) {
             named_run(check, listing, &replaced, object, snapshot)?;
         }
-        if snapshot.state == SnapshotState::Revoked {
+        if snapshot.revoked {
             check.findings.warning(&snapshot.slot, "was committed after its writer was revoked");
         }
     }
+    for (session, key, error) in std::mem::take(&mut snapshots.marks.doubtful) {
+        doubtful_mark(check, session, &key, &error);
+    }
     revocations(check, listing)?;
     Ok(snapshots)
+}
+
+/// No content is at risk: what cannot be read forgets nothing.
+fn doubtful_mark(check: &Check<'_>, session: SessionId, key: &ObjectKey, error: &RepositoryError) {
+    let number = match error {
+        RepositoryError::Missing { key } => check.findings.damage(key, "is missing, and later decisions follow it"),
+        error => check.findings.damage(key, format!("does not verify: {}", causes(error))),
+    };
+    if let Some(number) = number {
+        check.findings.extend(number, ", so its snapshot counts as kept");
+        check.findings.affects_snapshot(number, session.snapshot());
+    }
 }
 
 fn stands(check: &Check<'_>, listing: &Listing, key: &ObjectKey) -> Result<bool> {

@@ -8,7 +8,8 @@
 //! - *metadata*: every tree of every readable snapshot, and every byte of the metadata packs;
 //! - *data*: every byte stored, referenced or not; every chunk decrypted, decompressed and named again.
 //!
-//! What cannot be seen: that an object was removed which nothing names, such as a slot, a probe, a revocation, or the newest snapshot where it had changed nothing.
+//! What cannot be seen: that an object was removed which nothing names, such as a slot, a probe, a revocation, the last mark on a snapshot, or the newest snapshot
+//! where it had changed nothing.
 //!
 //! Memory: at most 96 MiB on a local store with an index of usual size: 8 workers of about 9 MiB (`packs`) and 8 MiB of index blocks; or, never at the same time, the sets of a walk over
 //! the trees (`trees`, `affected`). Beside that stand the listing, 48 bytes a pack, and the index's own filters.
@@ -37,7 +38,7 @@ use self::ledger::Ledger;
 use self::packs::{Depth, Expected, Job, WORKERS_MAX};
 use crate::names::NameError;
 use crate::pack::container::PackKind;
-use crate::repository::{self, Repository};
+use crate::repository::{self, Repository, SnapshotState};
 
 pub use finding::{FINDINGS_MAX, Finding, PATHS_MAX, Severity};
 pub use sample::{Sample, Sampled};
@@ -224,6 +225,12 @@ pub fn run(repository: &Repository, request: &Request, control: &Control) -> Res
     if runs_closed > 0 {
         notes.push(format!(
             "{runs_closed} index objects belong to groups that this key has no part in: only their signatures were checked, and packs that they name count as unreferenced."
+        ));
+    }
+    let forgotten = snapshots.readable.iter().filter(|s| s.state == SnapshotState::Forgotten).count();
+    if forgotten > 0 {
+        notes.push(format!(
+            "{forgotten} of the snapshots are forgotten: they were checked all the same, and can be taken back."
         ));
     }
     let sampled = chosen.map(|chosen| {

@@ -139,6 +139,15 @@ fn object(check: &Check<'_>, key: &ObjectKey, bytes: &[u8], meaning: Meaning) ->
                 *manifest.session == session.0 && *manifest.writer == session.writer().0 && manifest.epoch == epoch;
             if envelope.signed_by == by && fits { Ok(()) } else { fault("names another session than its slot's") }
         }
+        Meaning::Mark(session, _) => {
+            let body = signed(check, key, bytes, &[ObjectKind::Mark], &[SignedBy::Admin])?.1;
+            let mark: record::Mark = record::decode(&body)?;
+            let slot = mark.slot.parse().ok().and_then(|slot| keys::parse(&slot));
+            match slot {
+                Some(Meaning::Commit { session: of, .. }) if of == session => Ok(()),
+                _ => fault("is on another snapshot than its key says"),
+            }
+        }
         Meaning::Certificate(_) | Meaning::Run(_) | Meaning::Pack(..) | Meaning::Epoch => Ok(()),
     }
 }

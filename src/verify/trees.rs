@@ -18,7 +18,7 @@ use crate::pack::node::{ListNode, decode_inner, decode_leaf};
 use crate::pack::patch::read_leaf;
 use crate::pack::tree::{LEVELS_MAX, NodeError, NodeSource};
 use crate::pack::wire::Malformed;
-use crate::repository::{ChunkReader, Error as RepositoryError, Index, Snapshot, Snapshots};
+use crate::repository::{ChunkReader, Error as RepositoryError, Index, Snapshot, SnapshotState, Snapshots};
 
 /// What was walked.
 #[derive(Default)]
@@ -67,10 +67,11 @@ fn base_mark(id: &ChunkId) -> [u8; 16] {
     mark
 }
 
-/// Walks the trees of every readable snapshot.
+/// Walks the trees of every readable snapshot that is not forgotten for good.
 pub fn check(check: &Check<'_>, index: &Index, snapshots: &Snapshots) -> Result<Walked> {
     let mut walk = Walk { check, index, seen: HashSet::new(), walked: Walked::default() };
-    let mut order: Vec<&Snapshot> = snapshots.readable.iter().collect();
+    let whole = |snapshot: &&Snapshot| snapshot.state != SnapshotState::Expired;
+    let mut order: Vec<&Snapshot> = snapshots.readable.iter().filter(whole).collect();
     // One writer's after the other: a reader of nodes, with its cache, serves one writer.
     order.sort_by_key(|snapshot| snapshot.writer);
     for snapshots in order.chunk_by(|a, b| a.writer == b.writer) {

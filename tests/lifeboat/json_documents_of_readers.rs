@@ -11,6 +11,18 @@ use crate::json_documents::{OF_LEVELS, all_met, check, good, talk};
 use crate::support::cloud::BUCKET;
 use crate::support::place::Place;
 
+/// What a snapshot does not have that nothing was decided of, and whose writer is in force.
+const OF_DECISIONS: [&str; 8] = [
+    "[].revoked",
+    "[].forgotten",
+    "[].forgotten_at",
+    "[].forgotten_reason",
+    "[].expired",
+    "[].held",
+    "[].held_reason",
+    "[].held_until",
+];
+
 /// Runs it with `--json`; standard error must be JSON too.
 fn run(desk: &Desk, arguments: &[&str]) -> Ended {
     let ended = desk.run(arguments.iter().copied().chain(["--json"]));
@@ -44,16 +56,38 @@ fn two(desk: &Desk) -> [String; 2] {
 fn snapshots_are_printed_as_the_page_says_to_whoever_may_read_them_and_to_others() {
     let desk = Desk::with_repository();
     two(&desk);
-    let list = good("snapshots", &run(&desk, &["snapshots"]), &["[].revoked"]);
+    let list = good("snapshots", &run(&desk, &["snapshots"]), &OF_DECISIONS);
     assert!(list[0]["host"].is_string() && list[0]["new_bytes"].as_u64() > Some(0), "{list}");
     let web = good("key export", &run(&desk, &["key", "export", "--role", "writer", "--out", "web.key"]), &[]);
     good("backup", &run(&desk, &["backup", "source", "--key", "web.key"]), &OF_LEVELS);
-    let seen = good("snapshots", &run(&desk, &["snapshots", "--key", "web.key"]), &["[].revoked"]);
+    let seen = good("snapshots", &run(&desk, &["snapshots", "--key", "web.key"]), &OF_DECISIONS);
     assert!(seen[0]["host"].is_null() && seen[0]["writer_name"].is_string() && seen[2]["host"].is_string(), "{seen}");
     good("key remove", &run(&desk, &["key", "remove", web["writer"].as_str().unwrap()]), &["slots_left"]);
     // One that comes after the revocation does not count; its writer cannot know.
-    let all = good("snapshots", &run(&desk, &["snapshots", "--all"]), &["[].revoked"]);
+    let all = good("snapshots", &run(&desk, &["snapshots", "--all"]), &OF_DECISIONS);
     assert_eq!(all.as_array().unwrap().len(), 3, "{all}");
+}
+
+#[test]
+fn what_is_decided_of_snapshots_is_printed_as_the_page_says() {
+    let desk = Desk::with_repository();
+    let [first, second] = two(&desk);
+    let planned = good("forget", &run(&desk, &["forget", "--keep-last", "1", "--dry-run"]), &[]);
+    assert!(planned["freed_bytes"].as_u64() > Some(0), "{planned}");
+    good("forget", &run(&desk, &["forget", "--keep-last", "1"]), &[]);
+    good("undelete", &run(&desk, &["undelete", &first]), &[]);
+    // It tells of `hold` too.
+    good("undelete", &run(&desk, &["hold", &second, "--reason", "an audit", "--for", "1d"]), &[]);
+    let held = run(&desk, &["forget", &first, &second]);
+    assert_eq!(held.code, 7, "{held:?}");
+    let document = check("forget", &held.out, &mut BTreeSet::new());
+    assert_eq!((&document["snapshots"][1]["action"], &document["keep"]), (&"failed".into(), &Value::Null));
+    assert!(document["snapshots"][1]["error"].is_string() && document["snapshots"][0]["error"].is_null(), "{document}");
+    let all = good("snapshots", &run(&desk, &["snapshots", "--all"]), &["[].revoked", "[].expired"]);
+    assert_eq!((&all[0]["forgotten"], &all[1]["held"]), (&true.into(), &true.into()));
+    let late = run(&desk, &["undelete", &first, &second]);
+    assert_eq!(late.code, 7, "{late:?}");
+    assert_eq!(check("undelete", &late.out, &mut BTreeSet::new())["snapshots"][1]["done"], false);
 }
 
 #[test]
@@ -166,7 +200,7 @@ fn buckets_are_saved_and_restored_into_with_the_same_documents() {
     assert_eq!((&saved["files"], &saved["bytes"]), (&2.into(), &10.into()));
     let listed = good("ls", &run(&["ls", "latest"]), &["[].target", "[].device"]);
     assert!(listed.as_array().unwrap().len() >= 2, "{listed}");
-    let snapshots = good("snapshots", &run(&["snapshots"]), &["[].revoked"]);
+    let snapshots = good("snapshots", &run(&["snapshots"]), &OF_DECISIONS);
     assert_eq!(snapshots[1]["paths"], serde_json::json!([format!("/s3:/{BUCKET}/copy")]));
     let out = good("restore", &run(&["restore", "latest", "--to", "out"]), &[]);
     assert_eq!((&out["files"], &out["renamed_count"]), (&2.into(), &0.into()));

@@ -11,6 +11,7 @@ mod damage;
 mod drill;
 mod fidelity;
 mod filesystems;
+mod forget;
 mod formats;
 mod hands_read;
 mod hands_write;

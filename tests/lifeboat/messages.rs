@@ -191,6 +191,18 @@ fn every_mistake_is_told_as_its_file_says() {
         &["restore", "latest", "--to", "out", "--unprivileged", "--target-owner", "0"],
     );
     g.shows("restore-dry-run-and-verify", &["restore", "latest", "--to", "out", "--dry-run", "--verify"]);
+    g.shows("forget-nothing-said", &["forget"]);
+    g.shows("forget-keeps-nothing", &["forget", "--keep-last", "0"]);
+    g.shows("forget-rules-and-ids", &["forget", &listed, "--keep-last", "1"]);
+    g.shows("forget-latest", &["forget", "latest"]);
+    g.shows("forget-bad-age", &["forget", "--keep-within", "soon"]);
+    g.shows("forget-bad-zone", &["forget", "--keep-last", "1", "--timezone", "Mars/Olympus"]);
+    g.shows("forget-unknown-id", &["forget", "0123456789"]);
+    g.shows("writer-cannot-forget", &["forget", "--keep-last", "1", "--key", "writer.key"]);
+    g.shows("undelete-not-forgotten", &["undelete", &listed]);
+    g.shows("hold-in-the-past", &["hold", &listed, "--reason", "audit", "--until", "2020-01-01"]);
+    g.shows("hold-without-reason", &["hold", &listed]);
+    g.shows("hold-not-held", &["hold", "--release", &listed]);
     g.shows("verify-bad-level", &["verify", "--level", "all"]);
     g.shows("verify-bad-sample", &["verify", "--level", "data", "--sample", "500%"]);
     g.shows("verify-sample-of-structure", &["verify", "--sample", "5%"]);

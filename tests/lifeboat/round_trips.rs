@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use lifeboat::backup::{self, Report};
 use lifeboat::names::ObjectKey;
+use lifeboat::pack::record::Decision;
 use lifeboat::repository::{self, Errand, Repository, Selection, Snapshots};
 use lifeboat::restore;
 use lifeboat::seal::key::Key;
@@ -160,7 +161,27 @@ fn a_backup_of_what_did_not_change_makes_four_calls_in_a_row() {
     let listings = asked.calls.iter().filter(|(call, _)| *call == Call::List).map(|(_, prefix)| prefix.as_str());
     let mut listings: Vec<&str> = listings.collect();
     listings.sort_unstable();
-    assert_eq!(listings, ["config/", "e/", "e/", "e/", "i/", "revoked/", "s/", "w/"]);
+    assert_eq!(listings, ["config/", "e/", "e/", "e/", "i/", "revoked/", "s/", "t/", "w/"]);
+}
+
+#[test]
+fn what_was_decided_of_snapshots_makes_no_chain_longer() {
+    let scene = Scene::new();
+    (0..3).for_each(|n| scene.back_up_a_change(n));
+    let repository = scene.open();
+    let oldest = Snapshots::list(&repository).unwrap().readable[0].clone();
+    let forget = Decision::Forget("for a test".into());
+    repository.decide(&later(), oldest.session, &oldest.slot, &forget).unwrap();
+    // A host that has read the mark once has a copy of it; one that has not reads it beside the slots.
+    let listing = |cache: &Path| scene.asks(|| Snapshots::list(&scene.open_in(cache)).unwrap()).1;
+    let cold = scene.dir.path().join("cold");
+    let reads_marks =
+        |asked: &Asked| asked.calls.iter().filter(|(call, key)| *call == Call::Get && key.starts_with("t/")).count();
+    let (first, second) = (listing(&cold), listing(&cold));
+    assert_eq!((reads_marks(&first), reads_marks(&second)), (1, 0), "{:?}", second.calls);
+    listing(&scene.cache());
+    let (_, asked) = scene.asks(|| scene.back_up());
+    assert_eq!((asked.calls.len(), asked.chain), (13, 4), "{:?}", asked.calls);
 }
 
 #[test]
@@ -183,7 +204,7 @@ fn what_is_asked_ahead_is_asked_once_and_by_nobody_else() {
     assert_eq!(once, sorted(asked));
     for errand in [Errand::Any, Errand::Write] {
         let (_, asked) = scene.asks(|| backup(&scene.open_for(&scene.cache(), errand), &scene.tree()));
-        assert_eq!((asked.calls.len(), asked.chain), (12, 4), "{:?}", asked.calls);
+        assert_eq!((asked.calls.len(), asked.chain), (13, 4), "{:?}", asked.calls);
     }
     let verify = |errand| {
         let repository = scene.open_for(&scene.cache(), errand);
@@ -204,7 +225,7 @@ fn a_second_session_of_one_process_takes_no_old_answer() {
     let first = backup(&repository, &scene.tree());
     let (second, asked) = scene.asks(|| backup(&repository, &scene.tree()));
     assert_eq!(second.parent, Some(first.snapshot));
-    assert_eq!(asked.count(Call::List), 7, "all but the configuration: {:?}", asked.calls);
+    assert_eq!(asked.count(Call::List), 8, "all but the configuration: {:?}", asked.calls);
 }
 
 #[test]
@@ -266,7 +287,12 @@ fn a_verify_asks_for_each_object_once() {
     let (sound, asked) = scene.asks(|| scene.verify_at(verify::Level::Metadata, &scene.cache()));
     assert!(sound.is_sound(), "{:?}", sound.findings);
     assert_eq!(asked.calls.iter().filter(|(call, _)| *call != Call::List).count(), all.len());
-    assert_eq!(asked.count(Call::List), 5, "everything, and what opening, manifests and index list: {:?}", asked.calls);
+    assert_eq!(
+        asked.count(Call::List),
+        6,
+        "everything, and what opening, manifests, marks and index list: {:?}",
+        asked.calls
+    );
 }
 
 #[test]

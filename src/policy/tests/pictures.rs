@@ -582,6 +582,50 @@ keep = { daily = 0 }
 }
 
 #[test]
+fn e140_an_age_is_a_stretch_of_the_calendar() {
+    let files = [(
+        "policies/home.toml",
+        r#"[policy.home]
+source = "/srv/home"
+repo = "/srv/backup"
+key = "file:/etc/k"
+schedule = "daily 02:00"
+keep = { daily = 7, within = "soon" }
+
+[policy.mail]
+source = "/srv/mail"
+repo = "/srv/backup"
+key = "file:/etc/k"
+schedule = "daily 02:00"
+keep = { min_points = 2, within_daly = "30d" }
+"#,
+    )];
+    let expected = r#"error[E140]: "soon" is no age
+ --> policies/home.toml:6:30
+  |
+6 | keep = { daily = 7, within = "soon" }
+  |                              ^^^^^^
+  |
+  = hint: write counts with y, m (months), w, d or h: "1y6m", "30d"
+
+error[E140]: a policy keeps at least one snapshot
+  --> policies/home.toml:13:8
+   |
+13 | keep = { min_points = 2, within_daly = *** }
+   |        ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^ nothing would remain
+   |
+   = hint: write "7d 4w 12m", for example
+
+error[E110]: unknown key `within_daly` in `keep`
+  --> policies/home.toml:13:26
+   |
+13 | keep = { min_points = 2, within_daly = *** }
+   |                          ^^^^^^^^^^^ did you mean `within_daily`?
+"#;
+    assert_eq!(picture(&files), expected);
+}
+
+#[test]
 fn e301_an_address_for_all_is_refused() {
     let files = [(
         "lifeboat.toml",

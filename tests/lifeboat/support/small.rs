@@ -8,8 +8,8 @@ use std::sync::Arc;
 use lifeboat::clock::SystemClock;
 use lifeboat::names::{ObjectKey, SessionId, WriterId, hex};
 use lifeboat::pack::keys::{self, Meaning};
-use lifeboat::pack::record::{self, Time};
-use lifeboat::repository::{self, Repository, WriteSession, export_writer, revoke_writer};
+use lifeboat::pack::record::{self, Decision, Time};
+use lifeboat::repository::{self, Repository, Snapshots, WriteSession, export_writer, revoke_writer};
 use lifeboat::seal::key::Key;
 use lifeboat::seal::object::{self, Identity, ObjectKind, SignedBy};
 use lifeboat::store::memory::MemoryStore;
@@ -28,7 +28,7 @@ pub struct Small {
 }
 
 /// Two writers and the admin, eleven snapshots, eight of whose index runs were merged into a segment; a slot, a revocation, a fence, an open
-/// session, a probe's leftover.
+/// session, a probe's leftover; and two marks on one snapshot, which was forgotten and taken back.
 pub fn small() -> Small {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path().join("tree");
@@ -65,6 +65,10 @@ pub fn small() -> Small {
     let (session, _) = WriteSession::start(&admin, &SystemClock, &|_| vec![]).unwrap();
     drop(session);
     fence(&store, &admin, &admin_key);
+    let first = Snapshots::list(&admin).unwrap().readable[0].clone();
+    for decision in [Decision::Forget("a test".into()), Decision::Undelete] {
+        admin.decide(&SystemClock, first.session, &first.slot, &decision).unwrap();
+    }
     probe(&store);
     let objects: BTreeMap<_, _> =
         store.list("").unwrap().into_iter().map(|l| (l.key.clone(), store.get(&l.key).unwrap())).collect();
@@ -74,13 +78,14 @@ pub fn small() -> Small {
     small
 }
 
-pub const KINDS: [&str; 12] = [
+pub const KINDS: [&str; 13] = [
     "certificate",
     "config",
     "data pack",
     "delta",
     "fence",
     "manifest",
+    "mark",
     "metadata pack",
     "probe",
     "revocation",
@@ -104,6 +109,7 @@ pub fn kind(key: &ObjectKey) -> &'static str {
         Meaning::Run(_) => "segment",
         Meaning::Commit { session: FENCED, .. } => "fence",
         Meaning::Commit { .. } => "manifest",
+        Meaning::Mark(..) => "mark",
         Meaning::Pack(PackKind::Data, _) => "data pack",
         Meaning::Pack(PackKind::Metadata, _) => "metadata pack",
         Meaning::Epoch => "epoch",
