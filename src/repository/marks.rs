@@ -9,12 +9,13 @@
 
 use std::collections::BTreeMap;
 
+use super::proofs::Proofs;
 use super::{Error, Repository, Result, each};
 use crate::clock::Clock;
 use crate::names::{ObjectKey, SessionId};
 use crate::pack::keys::{self, Meaning};
 use crate::pack::record::{self, Decision, Mark, Time};
-use crate::seal::object::{ObjectError, ObjectKind};
+use crate::seal::object::{Envelope, ObjectError, ObjectKind, SignedBy};
 use crate::store::Listed;
 
 /// Two admins who decide at the same time; more in a row is somebody's loop.
@@ -118,8 +119,13 @@ impl Marks {
         self.of.get(&session).cloned().unwrap_or_default()
     }
 
-    /// Reads the marks that were listed.
-    pub(super) fn read(repository: &Repository, listed: &[Listed]) -> Result<Self> {
+    /// Reads the marks that were listed, `threads` at a time. Signatures that `proofs` knows over the same bytes are not verified again.
+    pub(super) fn read(
+        repository: &Repository,
+        listed: &[Listed],
+        proofs: Option<&Proofs>,
+        threads: impl FnOnce(usize) -> usize,
+    ) -> Result<Self> {
         let marks: Vec<(SessionId, u32, &ObjectKey)> = listed
             .iter()
             .filter_map(|listed| match keys::parse(&listed.key) {
@@ -127,7 +133,7 @@ impl Marks {
                 _ => None,
             })
             .collect();
-        let read = each(repository.calls(), &marks, |(session, _, key)| repository.read_mark(*session, key));
+        let read = each(threads(marks.len()), &marks, |(session, _, key)| repository.read_mark(*session, key, proofs));
         let mut all = Self::default();
         for ((session, number, key), mark) in marks.into_iter().zip(read) {
             if all.doubtful.last().is_some_and(|(doubted, ..)| *doubted == session) {
@@ -163,10 +169,28 @@ impl Repository {
         }
     }
 
-    fn read_mark(&self, session: SessionId, key: &ObjectKey) -> Result<Mark> {
+    fn read_mark(&self, session: SessionId, key: &ObjectKey, proofs: Option<&Proofs>) -> Result<Mark> {
         let damaged = |cause| Error::Damaged { key: key.clone(), cause };
-        let mark: Mark = record::decode(&self.read(key, |bytes| self.open_admins(ObjectKind::Mark, key, bytes))?)
-            .map_err(damaged)?;
+        let open = |bytes: &[u8]| {
+            let envelope = Envelope::parse(bytes, key, self.id).map_err(damaged)?;
+            let header = &envelope.header;
+            match (header.kind, envelope.signed_by) {
+                (ObjectKind::Mark, SignedBy::Admin) => {}
+                (ObjectKind::Mark, SignedBy::Writer(_)) => return Err(damaged(ObjectError::Signature)),
+                (kind, _) => return Err(damaged(ObjectError::Kind(kind as u8))),
+            }
+            let signer = self.access.admin_public;
+            let fact = proofs.map(|proofs| (proofs, proofs.of_slot(key, signer, bytes)));
+            let is_known = fact.as_ref().is_some_and(|(proofs, fact)| proofs.recall(fact).is_some());
+            if !is_known {
+                envelope.verify(signer).map_err(damaged)?;
+                if let Some((proofs, fact)) = &fact {
+                    proofs.note(fact, None);
+                }
+            }
+            envelope.open(&self.access.repository_key).map_err(damaged)
+        };
+        let mark: Mark = record::decode(&self.read(key, open)?).map_err(damaged)?;
         let slot = mark.slot.parse().ok().and_then(|slot| keys::parse(&slot));
         match slot {
             Some(Meaning::Commit { session: of, .. }) if of == session => Ok(mark),
@@ -187,7 +211,7 @@ impl Repository {
         let snapshot = session.snapshot();
         for _ in 0..TRIES {
             let listed = self.store.list(&keys::marks(session))?;
-            let marks = Marks::read(self, &listed)?;
+            let marks = Marks::read(self, &listed, None, |_| self.calls())?;
             if let Some((_, _, error)) = marks.doubtful.into_iter().next() {
                 return Err(error);
             }

@@ -6,7 +6,7 @@
 //!   place, changes the stamp. Only stamps that the kernel of this host keeps count, so a disk whose change times somebody else may set (a share, a removable disk
 //!   with a foreign file system) is read whole each time. What the stamp cannot see is a disk that was bent elsewhere and keeps its times: a flipped bit there is
 //!   found by each block's own seal, and a forgery would need the index key of the group and the raw disk at once.
-//! - The signature of this public key holds for these very bytes in this commit slot, and this is the key of the manifest's body. The bytes are read and hashed
+//! - The signature of this public key holds for these very bytes in this commit slot or of this mark, and this is the key of the manifest's body. The bytes are read and hashed
 //!   each time, so no clock, file system or store is believed; what is spared is the signature's arithmetic and the decapsulation. Whether the certificate names
 //!   that public key, whether the writer was revoked, and what the bytes say is asked anew each time.
 //!
@@ -114,7 +114,7 @@ impl Proofs {
         Fact::new(self.hasher(1).update(&stamp.0).update(key.as_str().as_bytes()))
     }
 
-    /// That `signer` signed `bytes` for the commit slot `slot`. Its secret: the key of the manifest's body, if this key opens that.
+    /// That `signer` signed `bytes` for the commit slot or the mark `slot`. Its secret: the key of the manifest's body, if this key opens that.
     pub fn of_slot(&self, slot: &ObjectKey, signer: PublicKey, bytes: &[u8]) -> Fact {
         let slot = slot.as_str().as_bytes();
         let mut hasher = self.hasher(2);

@@ -181,11 +181,13 @@ impl Snapshots {
         let read = |(slot, session): &(&ObjectKey, SessionId)| reading.slot(slot, *session);
         // Near, it is work and no waiting.
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);
-        let threads = match repository.calls() {
-            1 if slots.len() > SLOTS_PER_THREAD => cores().min(slots.len().div_ceil(SLOTS_PER_THREAD)),
+        let threads = |objects: usize| match repository.calls() {
+            1 if objects > SLOTS_PER_THREAD => cores().min(objects.div_ceil(SLOTS_PER_THREAD)),
             calls => calls,
         };
-        let (read, marks) = both(apart, || each(threads, &slots, read), || Marks::read(repository, &marks));
+        let read_slots = || each(threads(slots.len()), &slots, read);
+        let objects = slots.len() + marks.len();
+        let (read, marks) = both(apart, read_slots, || Marks::read(repository, &marks, proofs, threads));
         let marks = marks?;
         let (mut readable, mut unreadable) = (Vec::new(), Vec::new());
         for ((slot, session), read) in slots.iter().zip(read) {
@@ -197,7 +199,7 @@ impl Snapshots {
             }
         }
         if let Some(proofs) = proofs {
-            proofs.tidy(slots.len());
+            proofs.tidy(objects);
         }
         Ok(Self { readable: in_order(readable), unreadable, marks, listed })
     }

@@ -104,7 +104,7 @@ impl Repository {
         Ok(each(self.calls(), &ids, |id| self.writer(*id)))
     }
 
-    pub(super) fn open_admins(&self, kind: ObjectKind, key: &crate::names::ObjectKey, bytes: &[u8]) -> Result<Vec<u8>> {
+    fn open_admins(&self, kind: ObjectKind, key: &crate::names::ObjectKey, bytes: &[u8]) -> Result<Vec<u8>> {
         match self.open_signed(kind, key, bytes)? {
             (SignedBy::Admin, body) => Ok(body),
             (SignedBy::Writer(_), _) => Err(Error::Damaged { key: key.clone(), cause: ObjectError::Signature }),

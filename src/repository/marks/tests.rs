@@ -223,6 +223,29 @@ fn a_mark_that_does_not_verify_forgets_nothing_and_is_named() {
 }
 
 #[test]
+fn a_signature_that_is_remembered_is_one_of_the_very_bytes() {
+    let scene = Scene::new();
+    let snapshot = scene.commit(NOW);
+    scene.decide(&snapshot, forget()).unwrap();
+    let cache = tempfile::tempdir().unwrap();
+    let state = || {
+        let snapshots = Snapshots::list(&scene.admin().remembering(Some(cache.path()))).unwrap();
+        (snapshots.readable[0].state, snapshots.marks.doubtful.len())
+    };
+    assert_eq!([state(), state()], [(SnapshotState::Forgotten, 0); 2]);
+    let key = keys::mark(snapshot.session, 0);
+    let good = scene.store.get(&key).unwrap();
+    for at in [good.len() / 2, good.len() - 1] {
+        let mut bent = good.clone();
+        bent[at] ^= 1;
+        scene.replace(&key, &bent);
+        assert_eq!(state(), (SnapshotState::Good, 1));
+    }
+    scene.replace(&key, &good);
+    assert_eq!(state(), (SnapshotState::Forgotten, 0));
+}
+
+#[test]
 fn where_a_mark_is_missing_the_later_ones_do_not_count() {
     let scene = Scene::new();
     let snapshot = scene.commit(NOW);
