@@ -229,9 +229,7 @@ pub fn run(repository: &Repository, request: &Request, control: &Control) -> Res
     }
     let forgotten = snapshots.readable.iter().filter(|s| s.state == SnapshotState::Forgotten).count();
     if forgotten > 0 {
-        notes.push(format!(
-            "{forgotten} of the snapshots are forgotten: they were checked all the same, and can be taken back."
-        ));
+        notes.push(format!("forgotten snapshots were checked all the same, and can be taken back: {forgotten}."));
     }
     let sampled = chosen.map(|chosen| {
         let packs = chosen.iter().filter(|chosen| **chosen).count() as u64;
