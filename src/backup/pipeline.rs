@@ -6,6 +6,8 @@
 //!   └──── results (as jobs) ◀────┘   then, in the walk's order: leaves, nodes, root
 //! ```
 //!
+//! Where there is a tree before, listing and stats have a thread of their own, and the walk compares what comes from it (`assemble`).
+//!
 //! A job runs to completion on one worker, its data hot in cache; only a large file is shared. Memory is bounded by bytes: each worker holds one read buffer (4 MiB), two
 //! frames in the making (3 MiB each), their compressed and compared forms (5 MiB) and its zstd contexts (4 MiB, or 6 at level 8, see `seal::compress`), so about 19 MiB, or 21; the queue holds names only, at most
 //! `QUEUE_JOBS` times 256 of them, and the walk at most `PENDING_ENTRIES` entries that wait for their turn. Objects of a bucket are fetched ahead of the workers: 64 MiB of bodies

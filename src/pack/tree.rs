@@ -1,7 +1,8 @@
 //! Trees: entries in order become nodes, nodes become entries again (`FORMAT.md`, section 8).
 //!
-//! Owns where nodes end, what is reused, which leaves are stored as patches (`patch` makes them), and the walk. Refuses stores: nodes go and come through `NodeSink` and `NodeSource`. Memory: one open node for each
-//! level while building, one decoded node for each level while reading, whatever the number of entries.
+//! Owns where nodes end, what is reused, which leaves are stored as patches (`patch` makes them), and the walk. Refuses stores: nodes go and come
+//! through `NodeSink` and `NodeSource`. Memory: one open node for each level while building, one decoded node for each level while reading, whatever the
+//! number of entries.
 
 use std::sync::Arc;
 
