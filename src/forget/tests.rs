@@ -3,7 +3,7 @@ use std::sync::Arc;
 use super::*;
 use crate::names::SessionId;
 use crate::pack::keys;
-use crate::pack::record::{Counts, Root, Source};
+use crate::pack::record::{Root, Source};
 use crate::repository::Marked;
 use minicbor::bytes::{ByteArray, ByteVec};
 
@@ -22,18 +22,10 @@ fn snapshot(writer: WriterId, number: u8, policy: Option<&str>, sources: &[(Sour
         selected: None,
     };
     let body = ManifestBody {
-        started,
-        finished: started,
         host: format!("host-{number}"),
-        user: String::new(),
         policy: policy.map(str::to_owned),
-        tags: vec![],
         sources: sources.iter().map(source).collect(),
-        outcome: Outcome::Complete,
-        problems: vec![],
-        counts: Counts::default(),
-        keep_wish: None,
-        version: String::new(),
+        ..ManifestBody::bare(started)
     };
     let session = SessionId::new(writer, [number; 8]);
     Snapshot {

@@ -174,6 +174,27 @@ pub struct ManifestBody {
     pub version: String,
 }
 
+#[cfg(test)]
+impl ManifestBody {
+    /// Of a run that took no time, named nothing and saved nothing.
+    pub fn bare(at: Time) -> Self {
+        Self {
+            started: at,
+            finished: at,
+            host: String::new(),
+            user: String::new(),
+            policy: None,
+            tags: vec![],
+            sources: vec![],
+            outcome: Outcome::Complete,
+            problems: vec![],
+            counts: Counts::default(),
+            keep_wish: None,
+            version: String::new(),
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(index_only)]
 pub enum Outcome {

@@ -173,7 +173,7 @@ mod tests {
 
     use super::*;
     use crate::clock::ManualClock;
-    use crate::pack::record::{Counts, Outcome, Time};
+    use crate::pack::record::Time;
     use crate::repository::{Snapshots, WriteSession, export_writer, init};
     use crate::seal::key::Key;
     use crate::seal::object::TRAILER_BYTES;
@@ -212,20 +212,7 @@ mod tests {
             let clock = ManualClock::at(1_000_000);
             let (session, _) = WriteSession::start(repository, &clock, &|_| vec![]).unwrap();
             let at = Time { secs: 1_000_000, nanos: 0 };
-            let body = ManifestBody {
-                started: at,
-                finished: at,
-                host: "a host with a name".into(),
-                user: String::new(),
-                policy: None,
-                tags: vec![],
-                sources: vec![],
-                outcome: Outcome::Complete,
-                problems: vec![],
-                counts: Counts::default(),
-                keep_wish: None,
-                version: String::new(),
-            };
+            let body = ManifestBody { host: "a host with a name".into(), ..ManifestBody::bare(at) };
             session.commit(&body).unwrap().slot
         }
 

@@ -351,7 +351,7 @@ fn in_order(mut snapshots: Vec<Snapshot>) -> Vec<Snapshot> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pack::record::{Counts, Outcome, Time};
+    use crate::pack::record::Time;
 
     const A: WriterId = WriterId([1; 8]);
     const B: WriterId = WriterId([2; 8]);
@@ -362,20 +362,7 @@ mod tests {
 
     fn snapshot(writer: WriterId, number: u8, secs: i64, policy: &str, parents: &[(WriterId, u8)]) -> Snapshot {
         let started = Time { secs, nanos: 0 };
-        let body = ManifestBody {
-            started,
-            finished: started,
-            host: String::new(),
-            user: String::new(),
-            policy: Some(policy.into()),
-            tags: vec![],
-            sources: vec![],
-            outcome: Outcome::Complete,
-            problems: vec![],
-            counts: Counts::default(),
-            keep_wish: None,
-            version: String::new(),
-        };
+        let body = ManifestBody { policy: Some(policy.into()), ..ManifestBody::bare(started) };
         Snapshot {
             id: SessionId::new(writer, [number; 8]).snapshot(),
             session: SessionId::new(writer, [number; 8]),

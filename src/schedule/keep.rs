@@ -98,11 +98,6 @@ impl fmt::Display for Age {
 }
 
 impl Keep {
-    /// From counts in the order of `RULES`.
-    pub fn new(counts: [u32; 6]) -> Result<Self, KeepError> {
-        Self::with(counts, [None; 6], None)
-    }
-
     /// From counts in the order of `RULES`, ages in the order of `WITHIN`, and the least number of healthy snapshots (1 unless said).
     pub fn with(counts: [u32; 6], within: [Option<Age>; 6], min_points: Option<u32>) -> Result<Self, KeepError> {
         if counts == [0; 6] && within == [None; 6] {

@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::clock::ManualClock;
-use crate::pack::record::{Counts, ManifestBody, Outcome};
+use crate::pack::record::ManifestBody;
 use crate::repository::{Selection, Snapshot, SnapshotState, Snapshots, WriteSession, export_writer, init};
 use crate::seal::key::Key;
 use crate::store::memory::MemoryStore;
@@ -35,20 +35,7 @@ impl Scene {
         let clock = ManualClock::at(secs);
         let (session, _) = WriteSession::start(&admin, &clock, &|_| vec![]).unwrap();
         let at = Time { secs, nanos: 0 };
-        let body = ManifestBody {
-            started: at,
-            finished: at,
-            host: String::new(),
-            user: String::new(),
-            policy: None,
-            tags: vec![],
-            sources: vec![],
-            outcome: Outcome::Complete,
-            problems: vec![],
-            counts: Counts::default(),
-            keep_wish: None,
-            version: String::new(),
-        };
+        let body = ManifestBody::bare(at);
         let id = session.commit(&body).unwrap().id;
         self.list().readable.into_iter().find(|snapshot| snapshot.id == id).unwrap()
     }

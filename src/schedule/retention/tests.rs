@@ -157,7 +157,7 @@ proptest! {
             .iter()
             .map(|hours| Point { at: begin + SignedDuration::from_hours(i64::from(*hours)), healthy: false })
             .collect();
-        let keep = Keep::new(counts).unwrap();
+        let keep = Keep::with(counts, [None; 6], None).unwrap();
         let zone = zone(name);
         let reasons = decide(&points, &keep, &zone, at(NOW));
         let kept: BTreeSet<usize> = (0..points.len()).filter(|number| !reasons[*number].is_empty()).collect();
@@ -178,7 +178,7 @@ proptest! {
             .collect();
         let mut more = counts;
         more[rule] += 1;
-        let stays = |counts| decide(&points, &Keep::new(counts).unwrap(), &zone("Europe/Berlin"), at(NOW));
+        let stays = |counts| decide(&points, &Keep::with(counts, [None; 6], None).unwrap(), &zone("Europe/Berlin"), at(NOW));
         for (few, many) in stays(counts).iter().zip(stays(more)) {
             prop_assert!(few.is_empty() || *few == [Reason::Least] || !many.is_empty());
         }
