@@ -83,8 +83,10 @@ pub fn run(repository: &Repository, plan: &Plan, control: &Control) -> Result<Re
             ahead: None,
             met: BTreeSet::new(),
             delete: Vec::new(),
+            handed_in: 0,
             written,
             failures: 0,
+            failing_from: 0,
             unwritten: 0,
             start,
         };
@@ -157,9 +159,11 @@ struct Run<'a> {
     /// Paths that stand out of order, since a file's name is no key's path: they are not to be deleted.
     met: BTreeSet<TreePath>,
     delete: Vec<TreePath>,
-    written: Receiver<Written>,
-    /// Objects that could not be written, in a row and in all.
+    handed_in: u64,
+    written: Receiver<(u64, Written)>,
+    /// Objects that could not be written, in a row and in all. Objects end in any order, and what was handed in before the row's first proves nothing of the bucket since.
     failures: u32,
+    failing_from: u64,
     unwritten: u64,
     start: Start,
 }
@@ -242,7 +246,8 @@ impl Run<'_> {
             self.notes.unchanged(entry.kind.size());
             return Ok(None);
         }
-        Ok(Some(Job { entry, at }))
+        self.handed_in += 1;
+        Ok(Some(Job { entry, at, place: self.handed_in }))
     }
 
     fn advance(&mut self) -> Result<()> {
@@ -324,7 +329,7 @@ impl Run<'_> {
     }
 
     fn note_written(&mut self) -> Result<()> {
-        while let Ok(written) = self.written.try_recv() {
+        while let Ok((place, written)) = self.written.try_recv() {
             match written {
                 Written::Whole(bytes) => self.notes.wrote(bytes),
                 Written::Bare(bytes, sentence) => {
@@ -333,6 +338,7 @@ impl Run<'_> {
                 }
                 Written::Damaged(path, error) => self.notes.damaged(&path, error),
                 Written::Failed(sentence) => {
+                    self.failing_from = if self.failures == 0 { place } else { place.min(self.failing_from) };
                     self.failures += 1;
                     if self.failures >= FAILURES_MAX {
                         let cause = std::io::Error::other(sentence);
@@ -344,7 +350,9 @@ impl Run<'_> {
                     continue;
                 }
             }
-            self.failures = 0;
+            if place > self.failing_from {
+                self.failures = 0;
+            }
         }
         Ok(())
     }

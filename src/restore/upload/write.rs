@@ -37,6 +37,8 @@ const PARTS_MAX: u64 = 9_000;
 pub(super) struct Job {
     pub entry: Entry,
     pub at: object_store::path::Path,
+    /// Its place in the order in which objects were handed in.
+    pub place: u64,
 }
 
 /// What became of an object.
@@ -55,7 +57,7 @@ pub(super) struct Writer {
     pub same_cloud: bool,
     requests: Arc<Semaphore>,
     room: Arc<Semaphore>,
-    results: Sender<Written>,
+    results: Sender<(u64, Written)>,
 }
 
 /// What kept an object from being assembled.
@@ -66,7 +68,7 @@ enum Hindrance {
 }
 
 impl Writer {
-    pub fn new(bucket: &Bucket, same_cloud: bool, results: Sender<Written>) -> Self {
+    pub fn new(bucket: &Bucket, same_cloud: bool, results: Sender<(u64, Written)>) -> Self {
         let (requests, room) = (Semaphore::new(REQUESTS), Semaphore::new((BYTES / UNIT) as usize));
         Self { bucket: bucket.clone(), same_cloud, requests: Arc::new(requests), room: Arc::new(room), results }
     }
@@ -82,8 +84,8 @@ impl Writer {
         self.bucket.runtime().block_on(self.room.clone().acquire_many_owned(units)).ok()
     }
 
-    fn tell(&self, written: Written) {
-        let _ = self.results.send(written); // the run is over
+    fn tell(&self, job: &Job, written: Written) {
+        let _ = self.results.send((job.place, written)); // the run is over
     }
 
     /// Reads an object's chunks and hands it to the cloud.
@@ -96,7 +98,7 @@ impl Writer {
         match written {
             Ok(()) => Ok(()),
             Err(Hindrance::Damage(error)) => {
-                self.tell(Written::Damaged(job.entry.path.clone(), error));
+                self.tell(job, Written::Damaged(job.entry.path.clone(), error));
                 Ok(())
             }
             Err(Hindrance::Run(error)) => Err(error),
@@ -117,7 +119,7 @@ impl Writer {
         content.end()?;
         let (bucket, results, requests) = (self.bucket.clone(), self.results.clone(), self.requests.clone());
         let (properties, untagged) = self.properties(job);
-        let (at, shown) = (job.at.clone(), self.shown(&job.entry.path));
+        let (at, shown, place) = (job.at.clone(), self.shown(&job.entry.path), job.place);
         self.bucket.runtime().spawn(async move {
             let Ok(_slot) = requests.acquire_owned().await else { return };
             let payload = PutPayload::from(Bytes::from(body));
@@ -141,7 +143,7 @@ impl Writer {
                 (Ok(_), Some(sentence)) => Written::Bare(size, sentence),
                 (Err(error), _) => Written::Failed(format!("{shown} could not be written: {}", told(&error))),
             };
-            let _ = results.send(written); // the run is over
+            let _ = results.send((place, written)); // the run is over
             drop(room);
         });
         Ok(())
@@ -160,14 +162,14 @@ impl Writer {
         let mut attempt = 1;
         loop {
             match self.parts_once(job, size, stored, control)? {
-                Ok(None) => self.tell(Written::Whole(size)),
-                Ok(Some(sentence)) => self.tell(Written::Bare(size, sentence)),
+                Ok(None) => self.tell(job, Written::Whole(size)),
+                Ok(Some(sentence)) => self.tell(job, Written::Bare(size, sentence)),
                 // A part cannot be sent again by itself: `object_store` numbers parts as they are handed in.
                 Err(error) if is_later(&error) && attempt < UPLOADS => {
                     attempt += 1;
                     continue;
                 }
-                Err(error) => self.tell(failed(&error)),
+                Err(error) => self.tell(job, failed(&error)),
             }
             return Ok(());
         }
