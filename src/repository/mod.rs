@@ -15,6 +15,7 @@ mod manifests;
 mod marks;
 mod packer;
 mod proofs;
+pub(crate) mod rules;
 mod session;
 mod snapshots;
 mod spent;

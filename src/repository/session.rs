@@ -164,6 +164,7 @@ impl<'a> WriteSession<'a> {
             boot: ByteArray::from(self.process.boot),
             pid: self.process.pid,
             started: self.process.started,
+            began: None,
         };
         self.repository.seal_as_writer(ObjectKind::Session, key, &record::encode(&record))
     }
@@ -385,6 +386,7 @@ mod tests {
             boot: ByteArray::from([0; 16]),
             pid: 1,
             started: 1,
+            began: None,
         };
         let key = keys::session_record(live.id, u32::MAX);
         let bytes = other.seal_as_writer(ObjectKind::Session, &key, &record::encode(&forged)).unwrap();

@@ -33,13 +33,15 @@ pub enum ObjectKind {
     Segment = 6,
     Manifest = 7,
     Fence = 8,
+    Epoch = 9,
+    Verdict = 10,
     Mark = 12,
 }
 
 impl ObjectKind {
     fn from_number(number: u8) -> Option<Self> {
         use ObjectKind::*;
-        [Config, Certificate, Revocation, Session, Delta, Segment, Manifest, Fence, Mark]
+        [Config, Certificate, Revocation, Session, Delta, Segment, Manifest, Fence, Epoch, Verdict, Mark]
             .into_iter()
             .find(|kind| *kind as u8 == number)
     }
