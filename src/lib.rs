@@ -38,6 +38,8 @@ pub mod forget;
 pub mod repository;
 pub mod restore;
 pub mod verify;
+#[cfg(test)]
+mod explore;
 
 // SURFACES: people and machines outside
 pub mod api;
