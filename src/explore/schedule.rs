@@ -262,7 +262,9 @@ pub fn run(config: &Config, chooser: &mut dyn Chooser) -> Outcome {
             number: 0,
         };
         for actor in 0..run.actors.len() {
-            run.hear(actor);
+            if run.actors[actor].pending.is_none() {
+                run.hear(actor);
+            }
         }
         let complete = run.go_on(chooser);
         let Run { objects, model, broken, turns, story, trace, number, actors, .. } = run;
