@@ -185,7 +185,9 @@ mod tests {
         ] {
             assert_eq!(parse(&key), Some(meaning), "{key}");
         }
-        for stranger in ["x", "config/1", "d/00/ff", "s/00000000", "w/ab/00000000", "t/00000000", "e/00000000-w", "z/00000000"] {
+        for stranger in
+            ["x", "config/1", "d/00/ff", "s/00000000", "w/ab/00000000", "t/00000000", "e/00000000-w", "z/00000000"]
+        {
             assert_eq!(parse(&stranger.parse().unwrap()), None, "{stranger}");
         }
     }

@@ -29,10 +29,7 @@ pub fn check(check: &Check<'_>, listing: &Listing, index: &Index) -> Result<Snap
     let replaced: HashSet<RunName> = index
         .runs()
         .iter()
-        .flat_map(|run| {
-            let writer = run.source().name.session.writer();
-            run.replaced().iter().filter(move |old| old.session.writer() == writer).copied()
-        })
+        .flat_map(|run| run.replaced().iter().filter(|old| run.source().may_replace(old)).copied())
         .collect();
     for snapshot in &snapshots.readable {
         check.go_on()?;

@@ -148,7 +148,9 @@ fn object(check: &Check<'_>, key: &ObjectKey, bytes: &[u8], meaning: Meaning) ->
                 _ => fault("is on another snapshot than its key says"),
             }
         }
-        Meaning::Certificate(_) | Meaning::Run(_) | Meaning::Pack(..) | Meaning::Epoch(_) | Meaning::Verdict(_) => Ok(()),
+        Meaning::Certificate(_) | Meaning::Run(_) | Meaning::Pack(..) | Meaning::Epoch(_) | Meaning::Verdict(_) => {
+            Ok(())
+        }
     }
 }
 
@@ -174,7 +176,7 @@ fn signed<'b>(
 
 fn public(check: &Check<'_>, by: SignedBy) -> Result<PublicKey, Fault> {
     match by {
-        SignedBy::Admin => Ok(check.repository.access.admin_public),
+        SignedBy::Admin | SignedBy::AdminFor(_) => Ok(check.repository.access.admin_public),
         SignedBy::Writer(writer) => {
             check.writers.get(&writer).map(|certified| certified.signing).ok_or(Fault::NoCertificate(writer))
         }
