@@ -166,7 +166,7 @@ pub fn save(
         parent.iter().map(|parent| parent.slot.to_string()).collect()
     };
     let (mut session, snapshots) = WriteSession::start(repository, clock, &choose)?;
-    let parent = parent_of(&snapshots, repository).filter(|_| task.parent);
+    let parent = parent_of(&snapshots, repository).filter(|_| task.parent && session.may_reuse());
     match fill(repository, clock, task, stage, &mut session, &snapshots, parent.as_ref()) {
         Ok(body) => {
             let id = session.id;
@@ -192,13 +192,13 @@ fn fill(
     parent: Option<&Snapshot>,
 ) -> Result<ManifestBody, Error> {
     let writer = repository.need_writer("saving")?;
-    let index = load(repository, session, snapshots)?;
+    let index = session.load_index(snapshots, &mut |_| ())?;
     let reading = index.share();
-    let packer = Packer::new(repository, session.id, session.epoch, Arc::default());
+    let packer = Packer::new(repository, session.id, session.began, Arc::default());
     let ids = writer.keys.ids(writer.id);
     let mut save = Saving { index: RwLock::new(index), packer, codec: Codec::new(), scratch: Default::default(), bases: vec![] };
 
-    let reader = ChunkReader::new(repository, &reading, writer.id)?;
+    let reader = ChunkReader::new(repository, &reading, writer.id)?.reloading();
     let old = parent.and_then(|parent| Some((parent, parent.body.as_ref()?.sources.first()?.tree())));
     let known = match &old {
         // As a backup does: a tree that cannot be read is as good as none.
@@ -224,7 +224,7 @@ fn fill(
         }
     }
     if task.advance {
-        advance(session, &save)?;
+        session.advance(&save.index, &save.packer)?;
     }
     match task.together {
         true => save.store(Class::Data, &data)?,
@@ -244,7 +244,7 @@ fn fill(
         save.packer.forget_claims(&stored);
     }
     if task.advance {
-        advance(session, &save)?;
+        session.advance(&save.index, &save.packer)?;
     }
     let mut reach = vec![root.id];
     reach.extend(save.bases);
@@ -257,17 +257,6 @@ fn fill(
     let files = task.files.iter().map(|(name, content)| ((*name).to_owned(), content.as_bytes().to_vec())).collect();
     stage.plan(Plan { session: session.id, writer: writer.id, reach, files });
     Ok(body(&root, clock))
-}
-
-/// The writer's view of the index.
-fn load(repository: &Repository, _: &mut WriteSession<'_>, _: &Snapshots) -> Result<Index, Error> {
-    let writer = repository.need_writer("saving")?;
-    let scope = Scope::Write { group: writer.group, writer: writer.id };
-    Index::load(repository, scope, &mut |_| ())
-}
-
-fn advance(_: &mut WriteSession<'_>, _: &Saving<'_>) -> Result<(), Error> {
-    Ok(())
 }
 
 fn entries_of(reader: &ChunkReader<'_>, root: &Root) -> Result<BTreeMap<String, (Entry, Origin)>, Error> {

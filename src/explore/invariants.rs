@@ -103,7 +103,8 @@ impl Inner {
                         let place = place.ok_or("it does not find its own entry")?;
                         entries.push((entry.id, place.pack.kind, place.pack.id));
                     }
-                    Ok(View::Run(RunView { name, replaced: run.replaced().to_vec(), entries }))
+                    let replaced = run.replaced().iter().filter(|old| run.source().may_replace(old)).copied().collect();
+                    Ok(View::Run(RunView { name, replaced, entries }))
                 });
                 drop(index);
                 self.store.take_away(key);
@@ -300,11 +301,7 @@ impl Model {
             views.push(self.view(key, object)?);
         }
         let runs: Vec<&RunView> = views.iter().filter_map(|view| if let View::Run(run) = &**view { Some(run) } else { None }).collect();
-        let replaced: HashSet<RunName> = runs
-            .iter()
-            .flat_map(|run| run.replaced.iter().filter(|old| old.session.writer() == run.name.session.writer()))
-            .copied()
-            .collect();
+        let replaced: HashSet<RunName> = runs.iter().flat_map(|run| run.replaced.iter().copied()).collect();
         let entries = runs.iter().filter(|run| !replaced.contains(&run.name)).flat_map(|run| &run.entries);
         let mut found = HashSet::new();
         for (chunk, kind, pack) in entries {
