@@ -126,7 +126,6 @@ impl View {
         self.slots.iter().copied()
     }
 
-
     fn take_epoch(&mut self, epoch: &record::Epoch) -> std::result::Result<(), ObjectError> {
         let rows = [
             (&epoch.condemned_data, PACK_BYTES),
