@@ -39,8 +39,6 @@ pub mod prune;
 pub mod repository;
 pub mod restore;
 pub mod verify;
-#[cfg(test)]
-mod explore;
 
 // SURFACES: people and machines outside
 pub mod api;

@@ -18,6 +18,8 @@
 
 mod condemn;
 mod doubts;
+#[cfg(test)]
+mod explore;
 mod repack;
 mod sessions;
 mod survey;

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use minicbor::bytes::{ByteArray, ByteVec};
 
@@ -17,9 +18,10 @@ use crate::names::{ChunkId, SessionId, TreePath};
 use crate::pack::entry::{Content, Cut, Entry, Extent, Kind, Timestamp};
 use crate::pack::record::{self, Decision, ManifestBody, SourceKind, Time};
 use crate::pack::tree::{NodeSink, Origin, Root, TreeBuilder, TreeReader};
+use crate::prune;
 use crate::repository::{
     ChunkReader, Class, Committed, Error, Index, Packer, Repository, Scope, Snapshot, SnapshotState, Snapshots,
-    WriteSession,
+    WriteSession, merge_own_runs,
 };
 use crate::seal::compress::Codec;
 
@@ -39,11 +41,13 @@ pub struct Task {
     pub advance: bool,
     /// All content in one pack.
     pub together: bool,
+    /// An index delta for each chunk, and so many of them that they are merged.
+    pub pieces: bool,
 }
 
 impl Task {
     pub const fn of(files: &'static [(&'static str, &'static str)]) -> Self {
-        Self { files, parent: false, advance: false, together: false }
+        Self { files, parent: false, advance: false, together: false, pieces: false }
     }
 
     pub const fn on_parent(self) -> Self {
@@ -52,6 +56,10 @@ impl Task {
 
     pub const fn advancing(self) -> Self {
         Self { advance: true, ..self }
+    }
+
+    pub const fn in_pieces(self) -> Self {
+        Self { pieces: true, ..self }
     }
 
     pub const fn together(self) -> Self {
@@ -63,8 +71,10 @@ impl Task {
 pub enum Role {
     /// Which of the scene's keys, and how many processes it may have, one after the other.
     Writer { key: usize, tasks: &'static [Task], lives: u32 },
-    /// Lets the scene's oldest snapshots go, so many.
+    /// Lets the scene's oldest snapshots go, so many, one after the other.
     Forgetter { count: usize, expires: bool },
+    /// Prunes until nothing is left to do, so often at most in one life.
+    Collector { runs: u32, lives: u32 },
     /// Restores every good snapshot, so often.
     Reader { times: u32 },
 }
@@ -74,13 +84,14 @@ impl Role {
         match self {
             Role::Writer { .. } => "writer",
             Role::Forgetter { .. } => "forgetter",
+            Role::Collector { .. } => "collector",
             Role::Reader { .. } => "reader",
         }
     }
 
     pub fn lives(&self) -> u32 {
         match self {
-            Role::Writer { lives, .. } => *lives,
+            Role::Writer { lives, .. } | Role::Collector { lives, .. } => *lives,
             Role::Forgetter { .. } | Role::Reader { .. } => 1,
         }
     }
@@ -100,8 +111,9 @@ pub fn act(role: &Role, scene: &Scene, clock: &dyn Clock, wire: &Wire) {
         Role::Writer { key, tasks, .. } => try_open(wire, &scene.writers[*key])
             .and_then(|repository| tasks.iter().try_for_each(|task| back_up(&repository, clock, task, wire, scene))),
         Role::Forgetter { count, expires } => {
-            try_open(wire, &scene.admin).and_then(|repository| forget(&repository, clock, scene, *count, *expires))
+            try_open(wire, &scene.admin).and_then(|repository| forget(&repository, clock, wire, scene, *count, *expires))
         }
+        Role::Collector { runs, .. } => collect(scene, clock, wire, *runs),
         Role::Reader { times } => {
             try_open(wire, &scene.admin).and_then(|repository| {
                 (0..*times).try_for_each(|_| {
@@ -230,6 +242,15 @@ fn fill(
         true => save.store(Class::Data, &data)?,
         false => data.iter().try_for_each(|chunk| save.store(Class::Data, &[*chunk]))?,
     }
+    if task.pieces {
+        for number in 0..8u8 {
+            let piece = [number; 9];
+            save.store(Class::Data, &[(ids.data(&piece), &piece)])?;
+            checkpoint(repository, session, &save)?;
+        }
+        let index = save.index.read().unwrap_or_else(PoisonError::into_inner);
+        merge_own_runs(repository, &index, session)?;
+    }
     let mut builder = TreeBuilder::new(&ids);
     let mut sink = Sink { save: &mut save, ids: &ids };
     for (entry, origin) in entries {
@@ -237,12 +258,7 @@ fn fill(
     }
     let root = builder.finish(&mut sink)?.expect("a task has files");
     assert_eq!(root.level, 0, "a task's files fit one leaf");
-    save.packer.finish_packs()?;
-    if let Some((name, stored)) = save.packer.write_delta(&mut session.next_run)? {
-        session.runs.push(name);
-        save.index.write().unwrap_or_else(PoisonError::into_inner).add(repository, name)?;
-        save.packer.forget_claims(&stored);
-    }
+    checkpoint(repository, session, &save)?;
     if task.advance {
         session.advance(&save.index, &save.packer)?;
     }
@@ -257,6 +273,16 @@ fn fill(
     let files = task.files.iter().map(|(name, content)| ((*name).to_owned(), content.as_bytes().to_vec())).collect();
     stage.plan(Plan { session: session.id, writer: writer.id, reach, files });
     Ok(body(&root, clock))
+}
+
+fn checkpoint(repository: &Repository, session: &mut WriteSession<'_>, save: &Saving<'_>) -> Result<(), Error> {
+    save.packer.finish_packs()?;
+    if let Some((name, stored)) = save.packer.write_delta(&mut session.next_run)? {
+        session.runs.push(name);
+        save.index.write().unwrap_or_else(PoisonError::into_inner).add(repository, name)?;
+        save.packer.forget_claims(&stored);
+    }
+    Ok(())
 }
 
 fn entries_of(reader: &ChunkReader<'_>, root: &Root) -> Result<BTreeMap<String, (Entry, Origin)>, Error> {
@@ -357,15 +383,40 @@ impl NodeSink for Sink<'_, '_> {
     }
 }
 
+/// Prunes without waiting, and keeping nothing that is forgotten.
+pub fn request(repository: &Repository) -> prune::Request {
+    // A pack is written anew as soon as it pays at all.
+    prune::Request { undo_window: Duration::ZERO, leave: 0.0, ..prune::Request::of(repository) }
+}
+
+/// A collector of its own process for each run, as a timer starts them.
+fn collect(scene: &Scene, clock: &dyn Clock, wire: &Wire, runs: u32) -> Result<(), Error> {
+    for _ in 0..runs {
+        let repository = try_open(wire, &scene.admin)?;
+        match prune::run(&repository, clock, &request(&repository), &prune::Control::default()) {
+            Ok(_) => {}
+            // The admin's own session was taken for dead, or what it looked at went away under it: the next one does it.
+            Err(prune::Error::Repository(Error::Fenced { .. })) => {}
+            Err(prune::Error::Doubt(doubts)) => wire.note(Note::Doubted(format!("{doubts:?}"))),
+            Err(prune::Error::Repository(error)) => return Err(error),
+            Err(error) => wire.note(Note::Broken(format!("a prune failed: {error:?}"))),
+        }
+        wire.call(Op::Yield);
+    }
+    Ok(())
+}
+
 fn forget(
     repository: &Repository,
     clock: &dyn Clock,
+    wire: &Wire,
     scene: &Scene,
     count: usize,
     expires: bool,
 ) -> Result<(), Error> {
-    let snapshots = Snapshots::list(repository)?;
     for session in scene.snapshots.iter().take(count) {
+        wire.call(Op::Yield);
+        let snapshots = Snapshots::list(repository)?;
         let Some(snapshot) = snapshots.readable.iter().find(|snapshot| snapshot.session == *session) else { continue };
         let mut decisions = vec![Decision::Forget("its time has come".into())];
         if expires {

@@ -21,6 +21,8 @@ pub struct Tally {
     pub crashes: usize,
     /// Runs that came to their end.
     pub ends: usize,
+    /// Collectors that refused to go on.
+    pub doubts: usize,
     /// Whether nothing was left within the bounds.
     pub all: bool,
 }
@@ -31,6 +33,7 @@ impl std::ops::AddAssign for Tally {
         self.states += other.states;
         self.crashes += other.crashes;
         self.ends += other.ends;
+        self.doubts += other.doubts;
         self.all &= other.all;
     }
 }
@@ -78,6 +81,7 @@ fn one(config: &Config, chooser: &mut dyn Chooser, tally: &mut Tally, thorough: 
     let outcome = run(config, chooser);
     tally.runs += 1;
     tally.ends += usize::from(outcome.complete);
+    tally.doubts += outcome.doubts;
     tally.crashes += outcome.turns.iter().filter(|(_, step)| step.is_crash()).count();
     match wrong_with(config, &outcome, thorough) {
         Some(what) => Err(Box::new(failure(config, what, outcome))),

@@ -145,6 +145,8 @@ pub struct Model {
     scene: Arc<Scene>,
     pub plans: BTreeMap<SessionId, Arc<Plan>>,
     told: BTreeSet<SessionId>,
+    /// Snapshots that the admin let go for good.
+    expired: BTreeSet<SessionId>,
     /// Every object that ever was, by its key.
     written: HashMap<ObjectKey, Hash>,
     /// What of the past matters to the future.
@@ -155,7 +157,8 @@ impl Model {
     pub fn of(scene: &Arc<Scene>) -> Self {
         let told = scene.plans.keys().copied().collect();
         let written = scene.objects.under("").map(|(key, object)| (key.clone(), object.hash)).collect();
-        Self { scene: scene.clone(), plans: scene.plans.clone(), told, written, past: 0 }
+        let (plans, expired) = (scene.plans.clone(), BTreeSet::new());
+        Self { scene: scene.clone(), plans, told, expired, written, past: 0 }
     }
 
     pub fn told(&mut self, session: SessionId) {
@@ -179,6 +182,12 @@ impl Model {
                     Some(Meaning::Epoch(number)) => self.may_open(number, objects)?,
                     Some(Meaning::Verdict(number)) => self.may_judge(number, objects)?,
                     Some(Meaning::Commit { .. } | Meaning::Run(_)) => {}
+                    Some(Meaning::Mark(session, _)) => {
+                        if matches!(&*self.view(key, object)?, View::Mark(Decision::Expire)) {
+                            self.expired.insert(session);
+                        }
+                        return Ok(());
+                    }
                     None => return Err(format!("{key} is no key of this format")),
                     Some(_) => return Ok(()),
                 }
@@ -189,6 +198,10 @@ impl Model {
                     Some(Meaning::Pack(_, pack)) => self.may_go(pack, objects)?,
                     Some(Meaning::Commit { .. } | Meaning::Run(_)) => {}
                     Some(Meaning::SessionRecord(..) | Meaning::Probe) => return Ok(()),
+                    Some(Meaning::Epoch(number) | Meaning::Verdict(number)) if number < self.newest(objects)?.0 => {
+                        return Ok(());
+                    }
+                    Some(Meaning::Mark(session, _)) => self.may_lose_mark(session, key, objects)?,
                     _ => return Err(format!("{key} was deleted")),
                 }
                 self.check(objects)
@@ -206,6 +219,7 @@ impl Model {
         match meaning {
             Some(Meaning::Commit { epoch, .. }) if epoch < boundary => Ok(()),
             Some(Meaning::SessionRecord(..)) if same => Ok(()),
+            Some(Meaning::Epoch(number) | Meaning::Verdict(number)) if number < self.newest(objects)?.0 => Ok(()),
             _ => Err(format!("{key} was written, deleted, and written again")),
         }
     }
@@ -229,6 +243,10 @@ impl Model {
     }
 
     fn may_open(&self, number: u32, objects: &Objects) -> Result<(), String> {
+        if number < self.newest(objects)?.0 {
+            // Its name was swept long ago, and nobody reads it again.
+            return Ok(());
+        }
         let before = number.checked_sub(1).ok_or("epoch 0 was created")?;
         if before > 0 && !objects.contains(&keys::verdict(before)) {
             return Err(format!("epoch {number} was opened while {before} had no verdict"));
@@ -242,6 +260,9 @@ impl Model {
     }
 
     fn may_judge(&self, number: u32, objects: &Objects) -> Result<(), String> {
+        if number < self.newest(objects)?.0 {
+            return Ok(());
+        }
         let key = keys::verdict(number);
         let view = objects.get(&key).map(|object| self.view(&key, object)).transpose()?;
         match (self.epoch(number, objects)?.as_deref(), view.as_deref()) {
@@ -265,6 +286,15 @@ impl Model {
         Err(format!("pack {pack} was deleted, and no verdict says so"))
     }
 
+    /// Marks go after the slot that they are on.
+    fn may_lose_mark(&self, session: SessionId, key: &ObjectKey, objects: &Objects) -> Result<(), String> {
+        let of = |slot: &ObjectKey| matches!(keys::parse(slot), Some(Meaning::Commit { session: of, .. }) if of == session);
+        match objects.under(keys::COMMITS).any(|(slot, _)| of(slot)) {
+            true => Err(format!("{key} was deleted, and its snapshot still stands")),
+            false => Ok(()),
+        }
+    }
+
     /// Whether the admin let the snapshot of a session go for good.
     pub fn is_expired(&self, session: SessionId, objects: &Objects) -> Result<bool, String> {
         for (key, object) in objects.under(&keys::marks(session)) {
@@ -272,7 +302,8 @@ impl Model {
                 return Ok(true);
             }
         }
-        Ok(false)
+        // Its marks may be swept after its slot.
+        Ok(self.expired.contains(&session))
     }
 
     /// Every snapshot that is there for a reader, by its session.

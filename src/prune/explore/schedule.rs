@@ -19,8 +19,9 @@ use super::invariants::{Model, Plan};
 use super::objects::{Answer, Hash, Line, Objects, Op, hash};
 use super::scene::Scene;
 use crate::clock::{Clock, ManualClock};
-use crate::names::SessionId;
-use crate::repository::rules::Rule;
+use crate::names::{ObjectKey, SessionId};
+use crate::pack::keys::{self, Meaning};
+use crate::repository::rules::{Rule, holds};
 use crate::store::{Class, Create};
 
 /// More than a lease.
@@ -106,6 +107,8 @@ pub struct Offer {
 /// Where a run stands.
 pub struct At<'a> {
     pub number: usize,
+    /// What each actor waits for; none: it is through.
+    pub pending: &'a [Option<&'a Op>],
     /// Equal states have equal futures.
     pub state: Hash,
     pub offers: &'a [Offer],
@@ -122,8 +125,10 @@ pub struct Config {
     pub name: &'static str,
     pub scene: Arc<Scene>,
     pub roles: Vec<Role>,
-    /// Taken away from everything that the actors do.
+    /// Taken away from everything that the actors do, those left out whose rule it is to use what others did.
     pub without: Option<Rule>,
+    /// Actors that keep the rule.
+    pub spared: &'static [ActorId],
     /// Other randomness, so another order of names.
     pub salt: u64,
 }
@@ -134,6 +139,8 @@ pub enum Note {
     Plan(Plan),
     /// It was told that its commit stands.
     Told(SessionId),
+    /// A collector refused to go on.
+    Doubted(String),
     /// What should not have happened to it.
     Broken(String),
 }
@@ -154,6 +161,8 @@ pub struct Wire {
     ended: Arc<AtomicBool>,
     /// What anybody planned so far in this run.
     plans: Arc<Mutex<BTreeMap<SessionId, Arc<Plan>>>>,
+    /// Packs that are not as durable as was said.
+    late: Arc<Mutex<Vec<Op>>>,
 }
 
 impl Wire {
@@ -178,6 +187,34 @@ impl Wire {
 
 impl Line for Wire {
     fn call(&self, op: Op) -> Answer {
+        // Two rules are the store's and the packer's to keep, so without them it is the store that is another: one that replaces what stands in a slot, and one that
+        // says of a pack that it is durable when it will be some time.
+        match &op {
+            Op::Create(key, _) if key.as_str().starts_with(keys::COMMITS) => {
+                let late = std::mem::take(&mut *self.late.lock().unwrap_or_else(PoisonError::into_inner));
+                for pack in late {
+                    self.ask(pack);
+                }
+                if !holds(Rule::CommitCreatesOnly) {
+                    self.ask(Op::Delete(key.clone()));
+                }
+            }
+            Op::Create(key, _) if is_pack(key) && !holds(Rule::PackBeforeDelta) => {
+                self.late.lock().unwrap_or_else(PoisonError::into_inner).push(op);
+                return Answer::Created(Create::Created);
+            }
+            _ => {}
+        }
+        self.ask(op)
+    }
+}
+
+fn is_pack(key: &ObjectKey) -> bool {
+    matches!(keys::parse(key), Some(Meaning::Pack(..)))
+}
+
+impl Wire {
+    fn ask(&self, op: Op) -> Answer {
         let ended = Answer::Failed(Class::Permanent, "this process has ended");
         if self.has_ended() || self.events.send((self.me, Event::Call(op))).is_err() {
             return ended;
@@ -213,6 +250,8 @@ pub struct Outcome {
     /// Nobody has anything left to do.
     pub complete: bool,
     pub steps: usize,
+    /// How often a collector met what it could not read.
+    pub doubts: usize,
     pub objects: Objects,
     pub model: Model,
     pub seconds: i64,
@@ -230,6 +269,7 @@ struct Run<'a> {
     story: Vec<Line_>,
     trace: Hash,
     number: usize,
+    doubts: usize,
 }
 
 /// Runs `config` by the choices of `chooser`.
@@ -242,7 +282,8 @@ pub fn run(config: &Config, chooser: &mut dyn Chooser) -> Outcome {
         for (me, role) in config.roles.iter().enumerate() {
             let (answers, receiver) = bounded(1);
             let ended = Arc::new(AtomicBool::new(false));
-            let wire = Wire { me, events: events.clone(), answers: receiver, ended: ended.clone(), plans: plans.clone() };
+            let (plans, late) = (plans.clone(), Arc::default());
+            let wire = Wire { me, events: events.clone(), answers: receiver, ended: ended.clone(), plans, late };
             actors.push(Actor { pending: None, answers, ended, lives: 0, history: me as Hash });
             let clock = &clock;
             scope.spawn(move || live(config, role, clock, wire));
@@ -260,6 +301,7 @@ pub fn run(config: &Config, chooser: &mut dyn Chooser) -> Outcome {
             story: vec![],
             trace: 0,
             number: 0,
+            doubts: 0,
         };
         for actor in 0..run.actors.len() {
             if run.actors[actor].pending.is_none() {
@@ -267,20 +309,23 @@ pub fn run(config: &Config, chooser: &mut dyn Chooser) -> Outcome {
             }
         }
         let complete = run.go_on(chooser);
-        let Run { objects, model, broken, turns, story, trace, number, actors, .. } = run;
+        let Run { objects, model, broken, turns, story, trace, number, doubts, actors, .. } = run;
         for actor in &actors {
             actor.ended.store(true, Ordering::SeqCst);
         }
         drop(actors);
-        Outcome { broken, turns, story, trace, complete, steps: number, objects, model, seconds: clock.now().secs }
+        let seconds = clock.now().secs;
+        Outcome { broken, turns, story, trace, complete, steps: number, doubts, objects, model, seconds }
     })
 }
 
 /// An actor's thread: its lives, one after the other.
 fn live(config: &Config, role: &Role, clock: &ManualClock, wire: Wire) {
     for life in 0..role.lives() {
+        wire.late.lock().unwrap_or_else(PoisonError::into_inner).clear();
         wire.ended.store(false, Ordering::SeqCst);
-        crate::repository::rules::without(config.without);
+        let without = config.without.filter(|_| !config.spared.contains(&wire.me));
+        crate::repository::rules::without(without);
         crate::seal::drawn::by(Some(&format!("{} {} {life}", config.salt, wire.me)));
         // The first call comes before anything is done, so that no two actors ever run at once.
         wire.call(Op::Yield);
@@ -316,6 +361,10 @@ impl Run<'_> {
                     }
                 }
                 Event::Note(Note::Broken(what)) => _ = self.broken.get_or_insert(format!("actor {from}: {what}")),
+                Event::Note(Note::Doubted(what)) => {
+                    self.doubts += 1;
+                    self.story.push(Line_::Said(from, format!("refused to go on: {what}")));
+                }
                 Event::Note(Note::Plan(plan)) => {
                     self.story.push(Line_::Said(from, format!("will commit {}", plan.session)));
                     self.model.plans.insert(plan.session, Arc::new(plan));
@@ -379,7 +428,8 @@ impl Run<'_> {
                 self.broken = Some(format!("no end after {STEPS_MAX} steps"));
                 break;
             }
-            let at = At { number: self.number, state: self.state(dull), offers: &offers };
+            let pending: Vec<Option<&Op>> = self.actors.iter().map(|actor| actor.pending.as_ref()).collect();
+            let at = At { number: self.number, pending: &pending, state: self.state(dull), offers: &offers };
             let Some(step) = chooser.choose(&at) else { return false };
             if step != dull {
                 self.turns.push((self.number, step));
