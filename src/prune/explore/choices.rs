@@ -4,8 +4,8 @@
 
 use std::collections::HashSet;
 
-use super::objects::{Hash, hash};
-use super::schedule::{At, Chooser, Offer, Step, Turns};
+use super::objects::{Hash, Op, hash};
+use super::schedule::{ActorId, At, Chooser, Offer, Step, Turns};
 
 /// Chance that follows from a seed (SplitMix64, Steele et al., OOPSLA 2014).
 pub struct Chance(u64);
@@ -168,6 +168,63 @@ impl Chooser for Wander {
             return Some(dull);
         }
         Some(awake[self.chance.below(awake.len())])
+    }
+}
+
+/// A stretch of a run that somebody thought of.
+#[derive(Clone, Copy, Debug)]
+pub enum Leg {
+    /// An actor goes on until it is about to make such a call, or is through.
+    Until(ActorId, &'static str, &'static str),
+    /// It goes on until it lets others go first, or is through.
+    Turn(ActorId),
+    /// It goes on until it is through.
+    Through(ActorId),
+    Take(Step),
+}
+
+/// A run along some legs; what comes then is dull.
+pub struct Script {
+    legs: &'static [Leg],
+    at: usize,
+    /// Whether the leg at hand was begun.
+    begun: bool,
+}
+
+impl Script {
+    pub fn of(legs: &'static [Leg]) -> Self {
+        Self { legs, at: 0, begun: false }
+    }
+
+    /// Whether every leg was gone to its end.
+    pub fn is_done(&self) -> bool {
+        self.at == self.legs.len()
+    }
+}
+
+impl Chooser for Script {
+    fn choose(&mut self, at: &At<'_>) -> Option<Step> {
+        while let Some(leg) = self.legs.get(self.at) {
+            let next = |actor: &ActorId| at.pending.get(*actor).copied().flatten();
+            let step = match leg {
+                Leg::Take(step) if !self.begun => Some(*step),
+                Leg::Take(_) => None,
+                Leg::Until(actor, verb, key) => next(actor)
+                    .filter(|op| !(op.verb() == *verb && op.key().starts_with(key)))
+                    .map(|_| Step::Go(*actor)),
+                Leg::Turn(actor) => {
+                    next(actor).filter(|op| !self.begun || !matches!(op, Op::Yield)).map(|_| Step::Go(*actor))
+                }
+                Leg::Through(actor) => next(actor).map(|_| Step::Go(*actor)),
+            };
+            if let Some(step) = step {
+                self.begun = true;
+                return at.offers.iter().find(|offer| offer.step == step).map(|offer| offer.step);
+            }
+            self.at += 1;
+            self.begun = false;
+        }
+        at.offers.first().map(|offer| offer.step)
     }
 }
 

@@ -4,12 +4,13 @@ use super::actors::{Role, Task};
 use super::scene::{Past, Scene};
 use super::schedule::Config;
 
-const A: (&str, &str) = ("a", "what was there first");
-const B: (&str, &str) = ("b", "what came second");
-const C: (&str, &str) = ("c", "what came third");
+pub const A: (&str, &str) = ("a", "what was there first");
+pub const B: (&str, &str) = ("b", "what came second");
+pub const C: (&str, &str) = ("c", "what came third");
+pub const D: (&str, &str) = ("d", "what came last");
 
 /// One snapshot of one file.
-static ONE: Past = &[(0, Task::of(&[A]))];
+pub static ONE: Past = &[(0, Task::of(&[A]))];
 /// A file that only the older snapshot has, and one that both have.
 static TWO: Past = &[(0, Task::of(&[A, B])), (0, Task::of(&[B]).on_parent())];
 
@@ -21,24 +22,24 @@ static MERGED: Past = &[(0, Task::of(&[A, B]).in_pieces())];
 static NEW: &[Task] = &[Task::of(&[C])];
 static SAME: &[Task] = &[Task::of(&[A]).advancing()];
 static SECOND: &[Task] = &[Task::of(&[B, C]).advancing()];
-static FOUND: &[Task] = &[Task::of(&[B, A]).advancing()];
+static FOUND: &[Task] = &[Task::of(&[A, B]).advancing()];
 static ALL: &[Task] = &[Task::of(&[A, B, C]).on_parent().advancing()];
 static UNCHANGED: &[Task] = &[Task::of(&[A]).on_parent().advancing()];
 static CHANGED: &[Task] = &[Task::of(&[A, C]).on_parent().advancing()];
 static TWICE: &[Task] = &[Task::of(&[A, C]), Task::of(&[A, B, C]).on_parent()];
 
-fn config(name: &'static str, past: Past, roles: Vec<Role>) -> Config {
+pub fn config(name: &'static str, past: Past, roles: Vec<Role>) -> Config {
     Config { name, scene: Scene::after(past), roles, without: None, spared: &[], salt: 0 }
 }
 
-fn writer(key: usize, tasks: &'static [Task]) -> Role {
+pub fn writer(key: usize, tasks: &'static [Task]) -> Role {
     Role::Writer { key, tasks, lives: 2 }
 }
 
-const FORGETTER: Role = Role::Forgetter { count: 1, expires: true };
-const READER: Role = Role::Reader { times: 2 };
+pub const FORGETTER: Role = Role::Forgetter { count: 1, expires: true };
+pub const READER: Role = Role::Reader { times: 2 };
 
-const COLLECTOR: Role = Role::Collector { runs: 3, lives: 2 };
+pub const COLLECTOR: Role = Role::Collector { runs: 3, lives: 2 };
 
 /// What the default search goes through: none of them may lose anything.
 pub fn all() -> Vec<Config> {

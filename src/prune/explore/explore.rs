@@ -6,7 +6,7 @@
 use std::sync::{Arc, Mutex};
 
 use super::actors::restore;
-use super::choices::{Bounds, Replay, Search, Wander};
+use super::choices::{Bounds, Leg, Replay, Script, Search, Wander};
 use super::objects::Alone;
 use super::scene::open;
 use super::schedule::{Chooser, Config, Outcome, Turns, run, short, turns_text};
@@ -134,10 +134,15 @@ fn failure(config: &Config, what: String, outcome: Outcome) -> Failure {
         fewer.remove(at);
         let again = run(config, &mut Replay::of(fewer.clone()));
         if let Some(still) = wrong_with(config, &again, true) {
-            (turns, what, outcome) = (fewer, still, again);
+            (turns, what, outcome) = (again.turns.clone(), still, again);
             at = at.min(turns.len());
         }
     }
+    told(config, what, outcome)
+}
+
+fn told(config: &Config, what: String, outcome: Outcome) -> Failure {
+    let turns = outcome.turns.clone();
     let text = format!(
         "{}: {}\n{}\nreplay: LIFEBOAT_TEST_REPLAY='{} | {}' cargo test --lib explore::a_run -- --nocapture",
         config.name,
@@ -158,6 +163,17 @@ fn name_of(config: &Config) -> String {
 pub fn again(config: &Config, turns: Turns) -> (Option<String>, Outcome) {
     let outcome = run(config, &mut Replay::of(turns));
     (wrong_with(config, &outcome, true), outcome)
+}
+
+/// Runs `config` along a script to its end: what is wrong with it.
+pub fn along(config: &Config, legs: &'static [Leg]) -> Result<Outcome, Box<Failure>> {
+    let mut script = Script::of(legs);
+    let outcome = run(config, &mut script);
+    if let Some(what) = wrong_with(config, &outcome, true) {
+        return Err(Box::new(told(config, what, outcome)));
+    }
+    assert!(outcome.complete && script.is_done(), "the script was not gone to its end:\n{}", outcome.told(config));
+    Ok(outcome)
 }
 
 /// Does `work` for each config, two at a time.

@@ -13,6 +13,7 @@ mod configs;
 #[allow(clippy::module_inception)]
 mod explore;
 mod invariants;
+mod mutants;
 mod objects;
 mod quiesce;
 mod scene;

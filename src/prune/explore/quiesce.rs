@@ -31,9 +31,7 @@ pub fn swept(config: &Config, outcome: &Outcome) -> Result<(), String> {
         }
         before = Some(sum);
     }
-    let objects = store.objects();
-    let mut left = outcome.model.garbage(&objects)?;
-    left.extend(objects.under("w/").map(|(key, _)| key.clone()));
+    let left = outcome.model.garbage(&store.objects())?;
     match left.first() {
         None => Ok(()),
         Some(first) => Err(format!("{} objects that nobody needs stay for ever, {first} among them", left.len())),

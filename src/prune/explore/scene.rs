@@ -77,6 +77,9 @@ impl Scene {
             let (_, key) = export_writer(&open(&store, &admin), &clock, name, Some("default")).expect("a key is made");
             key.to_text().to_string()
         });
+        // As the first prune of a repository does; what it makes of the packs' size is not what is stored.
+        let repository = Repository::open(Arc::new(SimStore(store.clone())), Key::from_text(&admin).expect("a key"));
+        repository.and_then(|repository| repository.raise_deletion(&clock)).expect("a scene is made");
         let notes = Notes::default();
         for (writer, task) in past {
             clock.advance(60);
