@@ -198,7 +198,8 @@ impl Script {
 
     /// Whether every leg was gone to its end.
     pub fn is_done(&self) -> bool {
-        self.at == self.legs.len()
+        // Nobody asks any more once the last leg ends with the run.
+        self.at + 1 >= self.legs.len()
     }
 }
 

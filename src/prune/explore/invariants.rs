@@ -171,7 +171,7 @@ impl Model {
     pub fn after(&mut self, op: &Op, answer: &Answer, objects: &Objects) -> Result<(), String> {
         let meaning = keys::parse(op_key(op));
         match (op, answer) {
-            (Op::Create(key, _), Answer::Created(Create::Created)) => {
+            (Op::Create(key, _) | Op::Replace(key, _), Answer::Created(Create::Created)) => {
                 let object = objects.get(key).ok_or("the store lost an object")?;
                 if let Some(before) = self.written.insert(key.clone(), object.hash) {
                     self.may_come_again(key, meaning, before == object.hash, objects)?;
@@ -220,7 +220,7 @@ impl Model {
             Some(Meaning::Commit { epoch, .. }) if epoch < boundary => Ok(()),
             Some(Meaning::SessionRecord(..)) if same => Ok(()),
             Some(Meaning::Epoch(number) | Meaning::Verdict(number)) if number < self.newest(objects)?.0 => Ok(()),
-            _ => Err(format!("{key} was written, deleted, and written again")),
+            _ => Err(format!("{key} was written before, and is written again")),
         }
     }
 
@@ -379,7 +379,8 @@ impl Model {
 
 fn op_key(op: &Op) -> &ObjectKey {
     match op {
-        Op::Get(key) | Op::Range(key, _) | Op::Size(key) | Op::Create(key, _) | Op::Delete(key) => key,
+        Op::Get(key) | Op::Range(key, _) | Op::Size(key) | Op::Delete(key) => key,
+        Op::Create(key, _) | Op::Replace(key, _) => key,
         Op::List(_) | Op::Yield => unreachable!("neither writes"),
     }
 }

@@ -46,6 +46,8 @@ pub enum Op {
     Range(ObjectKey, Range<u64>),
     Size(ObjectKey),
     Create(ObjectKey, Arc<[u8]>),
+    /// What a store does that does not know what to create is.
+    Replace(ObjectKey, Arc<[u8]>),
     List(String),
     Delete(ObjectKey),
     /// No call: its actor lets others go first.
@@ -68,7 +70,7 @@ impl Op {
             Op::Get(_) => "get",
             Op::Range(..) => "get part of",
             Op::Size(_) => "size up",
-            Op::Create(..) => "create",
+            Op::Create(..) | Op::Replace(..) => "create",
             Op::List(_) => "list",
             Op::Delete(_) => "delete",
             Op::Yield => "yield",
@@ -77,14 +79,15 @@ impl Op {
 
     pub fn key(&self) -> &str {
         match self {
-            Op::Get(key) | Op::Range(key, _) | Op::Size(key) | Op::Create(key, _) | Op::Delete(key) => key.as_str(),
+            Op::Get(key) | Op::Range(key, _) | Op::Size(key) | Op::Delete(key) => key.as_str(),
+            Op::Create(key, _) | Op::Replace(key, _) => key.as_str(),
             Op::List(prefix) => prefix,
             Op::Yield => "",
         }
     }
 
     pub fn writes(&self) -> bool {
-        matches!(self, Op::Create(..) | Op::Delete(_))
+        matches!(self, Op::Create(..) | Op::Replace(..) | Op::Delete(_))
     }
 }
 
@@ -123,6 +126,11 @@ impl Objects {
             Op::Size(key) => Answer::Size(self.map.get(key).map(|object| object.bytes.len() as u64)),
             Op::Create(key, _) if self.contains(key) => Answer::Created(Create::Occupied),
             Op::Create(key, bytes) => {
+                self.insert(key.clone(), bytes.clone());
+                Answer::Created(Create::Created)
+            }
+            Op::Replace(key, bytes) => {
+                self.apply(&Op::Delete(key.clone()));
                 self.insert(key.clone(), bytes.clone());
                 Answer::Created(Create::Created)
             }

@@ -195,8 +195,10 @@ impl Line for Wire {
                 for pack in late {
                     self.ask(pack);
                 }
-                if !holds(Rule::CommitCreatesOnly) {
-                    self.ask(Op::Delete(key.clone()));
+                if !holds(Rule::CommitCreatesOnly)
+                    && let Op::Create(key, bytes) = op
+                {
+                    return self.ask(Op::Replace(key, bytes));
                 }
             }
             Op::Create(key, _) if is_pack(key) && !holds(Rule::PackBeforeDelta) => {
