@@ -199,6 +199,12 @@ impl<'a> WriteSession<'a> {
         let store = &self.repository.store;
         let own_key = keys::session_record(self.id, 0);
         if !listed.iter().any(|listed| listed.key == own_key) {
+            // Whoever slept for a lease was taken for dead, and its record removed.
+            let slot = keys::commit(self.began, self.id);
+            if store.size(&slot)?.is_some() || self.repository.newest_epoch()?.number != self.epoch {
+                self.withdraw();
+                return Err(Error::Fenced { session: self.id });
+            }
             // A listing that lags behind its own writer cannot keep two apart either.
             self.multi_writer = false;
         }

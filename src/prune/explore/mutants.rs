@@ -9,7 +9,7 @@ use super::choices::Leg::{self, Take, Through, Turn, Until};
 use super::configs::{A, B, C, D, ONE, READER, config, writer};
 use super::explore::{along, wander};
 use super::scene::Past;
-use super::schedule::Step::{Before, Go, Pass};
+use super::schedule::Step::{After, Before, Go, Pass};
 use super::schedule::{ActorId, Config};
 use crate::repository::rules::Rule;
 
@@ -184,7 +184,7 @@ fn a_verdict_that_does_not_keep_parents_loses() {
 
 #[test]
 fn a_delta_before_its_packs_loses() {
-    let script = &[Until(W, "create", "s/"), Take(Before(W)), Through(1)];
+    let script = &[Until(W, "create", "i/"), Take(After(W)), Through(1)];
     let roles = vec![Role::Writer { key: 0, tasks: NEW, lives: 1 }, writer(0, NEW)];
     is_caught(Mutant { rule: Rule::PackBeforeDelta, past: ONE, roles, spared: &[], script });
 }
