@@ -67,12 +67,21 @@ impl Task {
     }
 }
 
+/// What follows on a forget.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Then {
+    /// A collector ends the undo window.
+    Nothing,
+    Expire,
+    TakeBack,
+}
+
 #[derive(Clone, Debug)]
 pub enum Role {
     /// Which of the scene's keys, and how many processes it may have, one after the other.
     Writer { key: usize, tasks: &'static [Task], lives: u32 },
     /// Lets the scene's oldest snapshots go, so many, one after the other.
-    Forgetter { count: usize, expires: bool },
+    Forgetter { count: usize, then: Then },
     /// Prunes until nothing is left to do, so often at most in one life.
     Collector { runs: u32, lives: u32 },
     /// Restores every good snapshot, so often.
@@ -101,7 +110,6 @@ impl Role {
 pub trait Stage {
     fn plan(&self, plan: Plan);
     fn told(&self, session: SessionId);
-    fn broken(&self, what: String);
     fn known(&self, session: SessionId) -> Option<Arc<Plan>>;
 }
 
@@ -110,8 +118,8 @@ pub fn act(role: &Role, scene: &Scene, clock: &dyn Clock, wire: &Wire) {
     let acted = match role {
         Role::Writer { key, tasks, .. } => try_open(wire, &scene.writers[*key])
             .and_then(|repository| tasks.iter().try_for_each(|task| back_up(&repository, clock, task, wire, scene))),
-        Role::Forgetter { count, expires } => {
-            try_open(wire, &scene.admin).and_then(|repository| forget(&repository, clock, wire, scene, *count, *expires))
+        Role::Forgetter { count, then } => {
+            try_open(wire, &scene.admin).and_then(|repository| forget(&repository, clock, wire, scene, *count, *then))
         }
         Role::Collector { runs, .. } => collect(scene, clock, wire, *runs),
         Role::Reader { times } => {
@@ -139,9 +147,6 @@ impl Stage for OnWire<'_> {
     }
     fn told(&self, session: SessionId) {
         self.0.note(Note::Told(session));
-    }
-    fn broken(&self, what: String) {
-        self.0.note(Note::Broken(what));
     }
     fn known(&self, session: SessionId) -> Option<Arc<Plan>> {
         self.1.plans.get(&session).cloned().or_else(|| self.0.plan_of(session))
@@ -271,7 +276,7 @@ fn fill(
     }
     reach.extend(task.files.iter().map(|(_, content)| ids.data(content.as_bytes())));
     let files = task.files.iter().map(|(name, content)| ((*name).to_owned(), content.as_bytes().to_vec())).collect();
-    stage.plan(Plan { session: session.id, writer: writer.id, reach, files });
+    stage.plan(Plan { session: session.id, reach, files });
     Ok(body(&root, clock))
 }
 
@@ -412,15 +417,17 @@ fn forget(
     wire: &Wire,
     scene: &Scene,
     count: usize,
-    expires: bool,
+    then: Then,
 ) -> Result<(), Error> {
     for session in scene.snapshots.iter().take(count) {
         wire.call(Op::Yield);
         let snapshots = Snapshots::list(repository)?;
         let Some(snapshot) = snapshots.readable.iter().find(|snapshot| snapshot.session == *session) else { continue };
         let mut decisions = vec![Decision::Forget("its time has come".into())];
-        if expires {
-            decisions.push(Decision::Expire);
+        match then {
+            Then::Nothing => {}
+            Then::Expire => decisions.push(Decision::Expire),
+            Then::TakeBack => decisions.push(Decision::Undelete),
         }
         for decision in decisions {
             match repository.decide(clock, *session, &snapshot.slot, &decision) {

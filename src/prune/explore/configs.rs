@@ -1,6 +1,6 @@
 //! What is explored: who meets whom, over what.
 
-use super::actors::{Role, Task};
+use super::actors::{Role, Task, Then};
 use super::scene::{Past, Scene};
 use super::schedule::Config;
 
@@ -21,6 +21,7 @@ static MERGED: Past = &[(0, Task::of(&[A, B]).in_pieces())];
 
 static NEW: &[Task] = &[Task::of(&[C])];
 static SAME: &[Task] = &[Task::of(&[A]).advancing()];
+static PLAIN: &[Task] = &[Task::of(&[A])];
 static SECOND: &[Task] = &[Task::of(&[B, C]).advancing()];
 static FOUND: &[Task] = &[Task::of(&[A, B]).advancing()];
 static ALL: &[Task] = &[Task::of(&[A, B, C]).on_parent().advancing()];
@@ -36,21 +37,32 @@ pub fn writer(key: usize, tasks: &'static [Task]) -> Role {
     Role::Writer { key, tasks, lives: 2 }
 }
 
-pub const FORGETTER: Role = Role::Forgetter { count: 1, expires: true };
+pub const FORGETTER: Role = Role::Forgetter { count: 1, then: Then::Expire };
+const HIDER: Role = Role::Forgetter { count: 1, then: Then::Nothing };
+const WAVERER: Role = Role::Forgetter { count: 1, then: Then::TakeBack };
 pub const READER: Role = Role::Reader { times: 2 };
 
 pub const COLLECTOR: Role = Role::Collector { runs: 3, lives: 2 };
+
+/// The fewest who can meet.
+pub fn smallest() -> Config {
+    let collector = Role::Collector { runs: 1, lives: 1 };
+    let writer = Role::Writer { key: 0, tasks: PLAIN, lives: 1 };
+    config("smallest", ONE, vec![writer, FORGETTER, collector])
+}
 
 /// What the default search goes through: none of them may lose anything.
 pub fn all() -> Vec<Config> {
     vec![
         config("dedup-beside-prune", ONE, vec![writer(0, SAME), FORGETTER, COLLECTOR]),
         config("parent-beside-prune", ONE, vec![writer(0, UNCHANGED), FORGETTER, COLLECTOR]),
-        config("changed-beside-prune", TWO, vec![writer(0, CHANGED), FORGETTER, COLLECTOR, READER]),
+        config("changed-beside-prune", TWO, vec![writer(0, CHANGED), HIDER, COLLECTOR, READER]),
         config("two-collectors", ONE, vec![writer(0, SAME), FORGETTER, COLLECTOR, COLLECTOR]),
         config("one-key-twice", TWO, vec![writer(0, SAME), writer(0, SECOND), FORGETTER, COLLECTOR]),
         config("two-writers", MERGED, vec![writer(0, SAME), writer(1, FOUND), FORGETTER, COLLECTOR]),
         config("repack", PACKED, vec![writer(0, ALL), FORGETTER, COLLECTOR, READER]),
+        config("repack-twice", PACKED, vec![writer(0, NEW), FORGETTER, COLLECTOR, COLLECTOR, READER]),
+        config("taken-back", TWO, vec![WAVERER, COLLECTOR, COLLECTOR, READER]),
         config("many", TWO, vec![writer(0, TWICE), writer(1, SAME), FORGETTER, COLLECTOR, COLLECTOR, READER]),
         config("no-prune", TWO, vec![writer(0, TWICE), writer(1, NEW), FORGETTER, READER]),
     ]

@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex};
 
 use super::actors::restore;
 use super::choices::{Bounds, Leg, Replay, Script, Search, Wander};
-use super::objects::Alone;
+use super::invariants::Model;
+use super::objects::{Alone, Objects};
 use super::scene::open;
 use super::schedule::{Chooser, Config, Outcome, Turns, run, short, turns_text};
 use crate::repository::{Snapshot, SnapshotState, Snapshots};
@@ -41,7 +42,7 @@ impl std::ops::AddAssign for Tally {
 /// A run that broke something.
 pub struct Failure {
     pub what: String,
-    pub turns: Turns,
+    /// Its story, and how it is run again.
     pub text: String,
 }
 
@@ -53,17 +54,15 @@ fn wrong_with(config: &Config, outcome: &Outcome, thorough: bool) -> Option<Stri
     if !outcome.complete {
         return None;
     }
-    restored(config, outcome, &Alone::over(outcome.objects.clone()))
-        .err()
-        .or_else(|| if thorough { super::quiesce::swept(config, outcome).err() } else { None })
+    let restored = restored(config, &outcome.model, &outcome.objects).err();
+    restored.or_else(|| if thorough { super::quiesce::swept(config, outcome).err() } else { None })
 }
 
 /// Every live snapshot comes back.
-pub fn restored(config: &Config, outcome: &Outcome, store: &Alone) -> Result<(), String> {
-    let objects = store.objects();
-    outcome.model.check(&objects)?;
-    let live = outcome.model.live(&objects)?;
-    let repository = open(store, &config.scene.admin);
+pub fn restored(config: &Config, model: &Model, objects: &Objects) -> Result<(), String> {
+    model.check(objects)?;
+    let live = model.live(objects)?;
+    let repository = open(&Alone::over(objects.clone()), &config.scene.admin);
     let failed = |error: crate::repository::Error| format!("at the end: {error:?}");
     let snapshots = Snapshots::list(&repository).map_err(failed)?;
     let there: Vec<&Snapshot> = snapshots.readable.iter().filter(|s| s.state != SnapshotState::Expired).collect();
@@ -74,7 +73,7 @@ pub fn restored(config: &Config, outcome: &Outcome, store: &Alone) -> Result<(),
     if seen != wanted || !snapshots.unreadable.is_empty() {
         return Err(format!("at the end {} snapshots are listed, and {} are there", seen.len(), wanted.len()));
     }
-    restore(&repository, &there, &|session| outcome.model.plans.get(&session).cloned()).map_err(failed)
+    restore(&repository, &there, &|session| model.plans.get(&session).cloned()).map_err(failed)
 }
 
 fn one(config: &Config, chooser: &mut dyn Chooser, tally: &mut Tally, thorough: bool) -> Result<Outcome, Box<Failure>> {
@@ -142,16 +141,15 @@ fn failure(config: &Config, what: String, outcome: Outcome) -> Failure {
 }
 
 fn told(config: &Config, what: String, outcome: Outcome) -> Failure {
-    let turns = outcome.turns.clone();
     let text = format!(
         "{}: {}\n{}\nreplay: LIFEBOAT_TEST_REPLAY='{} | {}' cargo test --lib explore::a_run -- --nocapture",
         config.name,
         short(&what),
         outcome.told(config),
         name_of(config),
-        turns_text(&turns)
+        turns_text(&outcome.turns)
     );
-    Failure { what, turns, text }
+    Failure { what, text }
 }
 
 fn name_of(config: &Config) -> String {

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::objects::{Alone, Answer, Hash, Object, Objects, Op};
 use super::scene::Scene;
-use crate::names::{ChunkId, ObjectKey, PackId, SessionId, WriterId};
+use crate::names::{ChunkId, ObjectKey, PackId, SessionId};
 use crate::pack::container::PackKind;
 use crate::pack::keys::{self, Meaning};
 use crate::pack::record::{self, Decision};
@@ -21,7 +21,6 @@ use crate::store::Create;
 #[derive(Clone)]
 pub struct Plan {
     pub session: SessionId,
-    pub writer: WriterId,
     /// Every chunk and node that its tree leads to.
     pub reach: Vec<ChunkId>,
     pub files: Vec<(String, Vec<u8>)>,

@@ -3,7 +3,7 @@
 //! Owns a script for each: the shortest run that we know in which the rule is all that stands between a snapshot and its loss. With the rule the same run ends well,
 //! and so does whatever is tried around it. A rule whose script ends well without it carries no load, or the explorer has a hole.
 
-use super::actors::{Role, Task};
+use super::actors::{Role, Task, Then};
 use super::choices::Bounds;
 use super::choices::Leg::{self, Take, Through, Turn, Until};
 use super::configs::{A, B, C, D, ONE, READER, config, writer};
@@ -29,7 +29,7 @@ const F: ActorId = 1;
 const K: ActorId = 2;
 
 fn forgetting(count: usize) -> Role {
-    Role::Forgetter { count, expires: true }
+    Role::Forgetter { count, then: Then::Expire }
 }
 
 fn collecting(runs: u32) -> Role {

@@ -51,9 +51,6 @@ impl Stage for Notes {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(plan);
     }
     fn told(&self, _: SessionId) {}
-    fn broken(&self, what: String) {
-        panic!("{what}");
-    }
     fn known(&self, session: SessionId) -> Option<Arc<Plan>> {
         let plans = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         plans.iter().find(|plan| plan.session == session).cloned().map(Arc::new)
