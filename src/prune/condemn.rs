@@ -246,20 +246,16 @@ impl Prune<'_> {
 
     /// Whether a new epoch would let small objects go.
     fn has_leftovers(&self, state: &State) -> bool {
-        let (boundary, pinned) = (state.boundary(), state.sessions.pinned());
-        let is_over = |snapshot: &&Snapshot| {
-            let began = state.snapshots.settled().get(&snapshot.session).copied();
+        let (boundary, pinned, settled) = (state.boundary(), state.sessions.pinned(), state.snapshots.settled());
+        let is_over = |snapshot: &Snapshot| {
             snapshot.state == SnapshotState::Expired
-                && began.is_some_and(|began| began < boundary)
+                && settled.get(&snapshot.session).is_some_and(|began| *began < boundary)
                 && !pinned.contains(&snapshot.slot)
         };
-        let settled = state.snapshots.settled();
         let read: HashSet<RunName> = state.index.runs().iter().map(|run| run.source().name).collect();
-        let replaced = state
-            .runs
-            .iter()
-            .filter(|name| !read.contains(name) && state.began(name, &settled).is_none_or(|began| began < boundary));
-        replaced.count() >= REPLACED_RUNS || state.snapshots.readable.iter().any(|snapshot| is_over(&snapshot))
+        let is_replaced =
+            |name: &&RunName| !read.contains(name) && state.began(name, &settled).is_none_or(|began| began < boundary);
+        state.snapshots.readable.iter().any(is_over) || state.runs.iter().filter(is_replaced).count() >= REPLACED_RUNS
     }
 
     /// Creates the next epoch; none: another prune did.

@@ -593,6 +593,7 @@ fn help_names_every_verb_and_each_verb_has_help() {
             "forget",
             "undelete",
             "hold",
+            "prune",
             "verify",
             "stats",
             "doctor",
