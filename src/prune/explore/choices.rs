@@ -5,7 +5,8 @@
 use std::collections::HashSet;
 
 use super::objects::{Hash, Op, hash};
-use super::schedule::{ActorId, At, Chooser, Offer, Step, Turns};
+use super::schedule::{At, Chooser, Offer};
+use super::steps::{ActorId, Step, Turns};
 
 /// Chance that follows from a seed (SplitMix64, Steele et al., OOPSLA 2014).
 pub struct Chance(u64);

@@ -1,8 +1,9 @@
 //! What is explored: who meets whom, over what.
 
-use super::actors::{Role, Task, Then};
+use super::actors::{Role, Then};
 use super::scene::{Past, Scene};
 use super::schedule::Config;
+use super::writer::Task;
 
 pub const A: (&str, &str) = ("a", "what was there first");
 pub const B: (&str, &str) = ("b", "what came second");

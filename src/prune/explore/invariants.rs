@@ -210,7 +210,13 @@ impl Model {
     }
 
     /// What was deleted stays so: only a slot whose fence was swept can be taken once more, and nobody believes what stands there then.
-    fn may_come_again(&self, key: &ObjectKey, meaning: Option<Meaning>, same: bool, objects: &Objects) -> Result<(), String> {
+    fn may_come_again(
+        &self,
+        key: &ObjectKey,
+        meaning: Option<Meaning>,
+        same: bool,
+        objects: &Objects,
+    ) -> Result<(), String> {
         let boundary = match self.newest(objects)?.1.as_deref() {
             Some(View::Epoch(epoch)) => epoch.boundary,
             _ => 0,
@@ -287,7 +293,8 @@ impl Model {
 
     /// Marks go after the slot that they are on.
     fn may_lose_mark(&self, session: SessionId, key: &ObjectKey, objects: &Objects) -> Result<(), String> {
-        let of = |slot: &ObjectKey| matches!(keys::parse(slot), Some(Meaning::Commit { session: of, .. }) if of == session);
+        let of =
+            |slot: &ObjectKey| matches!(keys::parse(slot), Some(Meaning::Commit { session: of, .. }) if of == session);
         match objects.under(keys::COMMITS).any(|(slot, _)| of(slot)) {
             true => Err(format!("{key} was deleted, and its snapshot still stands")),
             false => Ok(()),
@@ -330,7 +337,8 @@ impl Model {
         for (key, object) in objects.under(keys::INDEX) {
             views.push(self.view(key, object)?);
         }
-        let runs: Vec<&RunView> = views.iter().filter_map(|view| if let View::Run(run) = &**view { Some(run) } else { None }).collect();
+        let runs: Vec<&RunView> =
+            views.iter().filter_map(|view| if let View::Run(run) = &**view { Some(run) } else { None }).collect();
         let replaced: HashSet<RunName> = runs.iter().flat_map(|run| run.replaced.iter().copied()).collect();
         let entries = runs.iter().filter(|run| !replaced.contains(&run.name)).flat_map(|run| &run.entries);
         let mut found = HashSet::new();

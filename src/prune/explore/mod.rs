@@ -10,18 +10,22 @@
 mod actors;
 mod choices;
 mod configs;
-#[allow(clippy::module_inception)]
-mod explore;
 mod invariants;
 mod mutants;
 mod objects;
 mod quiesce;
+mod runs;
 mod scene;
 mod schedule;
+mod steps;
+mod story;
+mod wire;
+mod writer;
 
 use choices::{Bounds, Wander};
-use explore::{Failure, Tally, again, exhaust, two_at_a_time, wander};
-use schedule::{Config, run, turns_of};
+use runs::{Failure, Tally, again, exhaust, two_at_a_time, wander};
+use schedule::{Config, run};
+use steps::turns_of;
 
 fn whole_or_told(done: Result<Tally, Box<Failure>>) -> Tally {
     match done {
@@ -90,7 +94,7 @@ fn a_run_is_told_again() {
     config.salt = salt.trim().parse().expect("a number");
     let turns = turns_of(turns).expect("turns");
     let (wrong, outcome) = again(&config, turns.clone());
-    println!("{}", outcome.told(&config));
+    println!("{}", story::tell(&outcome.story, &config));
     assert_eq!(outcome.turns, turns, "the run went another way");
     if let Some(wrong) = wrong {
         panic!("{wrong}");

@@ -3,14 +3,17 @@
 //! Owns a script for each: the shortest run that we know in which the rule is all that stands between a snapshot and its loss. With the rule the same run ends well,
 //! and so does whatever is tried around it. A rule whose script ends well without it carries no load, or the explorer has a hole.
 
-use super::actors::{Role, Task, Then};
+use super::actors::{Role, Then};
 use super::choices::Bounds;
 use super::choices::Leg::{self, Take, Through, Turn, Until};
 use super::configs::{A, B, C, D, ONE, READER, config, writer};
-use super::explore::{along, wander};
+use super::runs::{along, wander};
 use super::scene::Past;
-use super::schedule::Step::{After, Before, Go, Pass};
-use super::schedule::{ActorId, Config};
+use super::schedule::Config;
+use super::steps::ActorId;
+use super::steps::Step::{After, Before, Go, Pass};
+use super::story::{short, tell};
+use super::writer::Task;
 use crate::repository::rules::Rule;
 
 /// Snapshots that share nothing.
@@ -68,8 +71,8 @@ fn is_caught(mutant: Mutant) {
         panic!("with all rules: {}", failure.text);
     }
     match along(&mutant.config(Some(mutant.rule)), mutant.script) {
-        Err(failure) => println!("without {:?}: {}", mutant.rule, super::schedule::short(&failure.what)),
-        Ok(outcome) => panic!("without {:?} nothing is lost:\n{}", mutant.rule, outcome.told(&with)),
+        Err(failure) => println!("without {:?}: {}", mutant.rule, short(&failure.what)),
+        Ok(outcome) => panic!("without {:?} nothing is lost:\n{}", mutant.rule, tell(&outcome.story, &with)),
     }
 }
 
@@ -82,15 +85,15 @@ fn a_writer_that_reads_the_epoch_once_loses() {
 
 #[test]
 fn a_writer_that_uses_what_is_condemned_in_its_epoch_loses() {
-    let script = &[Through(F), Until(K, "create", "e/00000001"), Take(Go(K)), Until(W, "create", "s/"), Turn(K), Through(W)];
+    let script =
+        &[Through(F), Until(K, "create", "e/00000001"), Take(Go(K)), Until(W, "create", "s/"), Turn(K), Through(W)];
     is_caught(plain(Rule::CondemnedUnused, SAME, script));
 }
 
 #[test]
 fn a_writer_that_uses_what_older_verdicts_deleted_loses() {
     // The index object still names the packs of the first; the second epoch is open.
-    let script =
-        &[Turn(F), Turn(F), Turn(K), Through(F), Until(K, "create", "e/00000002"), Take(Go(K)), Through(W)];
+    let script = &[Turn(F), Turn(F), Turn(K), Through(F), Until(K, "create", "e/00000002"), Take(Go(K)), Through(W)];
     let roles = vec![writer(0, SAME), forgetting(2), collecting(4)];
     is_caught(Mutant { rule: Rule::GoneUnused, past: APART, roles, spared: &[], script });
 }
@@ -120,15 +123,8 @@ fn a_writer_that_believes_what_was_indexed_after_the_end_loses() {
 
 #[test]
 fn a_writer_that_names_no_condemned_pack_that_it_used_loses() {
-    let script = &[
-        Through(F),
-        Until(W, "get", "i/"),
-        Take(Go(W)),
-        Turn(K),
-        Until(W, "create", "s/"),
-        Turn(K),
-        Through(W),
-    ];
+    let script =
+        &[Through(F), Until(W, "get", "i/"), Take(Go(W)), Turn(K), Until(W, "create", "s/"), Turn(K), Through(W)];
     is_caught(plain(Rule::Vetoes, SAME_ADVANCING, script));
 }
 
@@ -162,7 +158,8 @@ fn a_verdict_that_waits_for_nobody_loses() {
 
 #[test]
 fn a_verdict_by_the_snapshots_of_before_loses() {
-    let script = &[Through(F), Until(W, "create", "s/"), Until(K, "create", "e/00000001"), Take(Go(K)), Through(W), Turn(K)];
+    let script =
+        &[Through(F), Until(W, "create", "s/"), Until(K, "create", "e/00000001"), Take(Go(K)), Through(W), Turn(K)];
     is_caught(plain(Rule::SnapshotsListedAgain, SAME, script));
 }
 

@@ -5,9 +5,9 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::actors::request;
-use super::explore::restored;
 use super::invariants::Model;
 use super::objects::{Answer, Line, Objects, Op};
+use super::runs::restored;
 use super::scene::open;
 use super::schedule::{Config, Outcome};
 use crate::clock::{Clock, ManualClock};

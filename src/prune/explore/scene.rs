@@ -5,9 +5,9 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::actors::{Stage, Task, save};
 use super::invariants::{Decoder, Plan};
 use super::objects::{Alone, Line, Objects, SimStore};
+use super::writer::{Stage, Task, save};
 use crate::clock::ManualClock;
 use crate::names::SessionId;
 use crate::repository::{Error, Repository, export_writer, init};

@@ -6,95 +6,27 @@
 //! A choice is a step: an actor's call is made; or it is made and its answer lost; or its process ends, right before the call or right after; or hours pass. The first
 //! step that is offered is the dull one: whoever ran goes on. A run is told by its other steps: `12:g1 30:l0` (at step 12 actor 1 goes, at step 30 actor 0 loses an answer).
 
-use std::fmt;
-use std::str::FromStr;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
 use super::actors::{self, Role};
-use super::invariants::{Model, Plan};
-use super::objects::{Answer, Hash, Line, Objects, Op, hash};
+use super::invariants::Model;
+use super::objects::{Answer, Hash, Line as _, Objects, Op, hash};
 use super::scene::Scene;
+use super::steps::{ActorId, Step, Turns};
+use super::story::Line;
+use super::wire::{Event, Note, Wire};
 use crate::clock::{Clock, ManualClock};
-use crate::names::{ObjectKey, SessionId};
-use crate::pack::keys::{self, Meaning};
-use crate::repository::rules::{Rule, holds};
+use crate::repository::rules::Rule;
 use crate::store::{Class, Create};
 
 /// More than a lease.
 const HOURS: i64 = 7 * 3600;
 /// No run of ours is longer; one that is goes round in a circle.
 const STEPS_MAX: usize = 5000;
-
-pub type ActorId = usize;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Step {
-    Go(ActorId),
-    /// The call is made, and its answer lost.
-    Lose(ActorId),
-    /// The process ends before the call.
-    Before(ActorId),
-    /// The process ends after the call.
-    After(ActorId),
-    /// Seven hours pass.
-    Pass,
-}
-
-impl Step {
-    pub fn is_crash(self) -> bool {
-        matches!(self, Step::Lose(_) | Step::Before(_) | Step::After(_))
-    }
-}
-
-impl fmt::Display for Step {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Step::Go(actor) => write!(f, "g{actor}"),
-            Step::Lose(actor) => write!(f, "l{actor}"),
-            Step::Before(actor) => write!(f, "b{actor}"),
-            Step::After(actor) => write!(f, "a{actor}"),
-            Step::Pass => write!(f, "t"),
-        }
-    }
-}
-
-impl FromStr for Step {
-    type Err = String;
-    fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("{text:?} is no step");
-        if text == "t" {
-            return Ok(Step::Pass);
-        }
-        let (kind, actor) = text.split_at_checked(1).ok_or_else(wrong)?;
-        let actor = actor.parse().map_err(|_| wrong())?;
-        match kind {
-            "g" => Ok(Step::Go(actor)),
-            "l" => Ok(Step::Lose(actor)),
-            "b" => Ok(Step::Before(actor)),
-            "a" => Ok(Step::After(actor)),
-            _ => Err(wrong()),
-        }
-    }
-}
-
-/// The steps of a run that were not the dull ones, by their number.
-pub type Turns = Vec<(usize, Step)>;
-
-pub fn turns_text(turns: &[(usize, Step)]) -> String {
-    turns.iter().map(|(at, step)| format!("{at}:{step}")).collect::<Vec<_>>().join(" ")
-}
-
-pub fn turns_of(text: &str) -> Result<Turns, String> {
-    let turn = |part: &str| {
-        let (at, step) = part.split_once(':').ok_or_else(|| format!("{part:?} is no turn"))?;
-        Ok((at.parse().map_err(|_| format!("{part:?} has no number"))?, step.parse()?))
-    };
-    text.split_whitespace().map(turn).collect()
-}
 
 /// A step that can be taken now.
 #[derive(Clone, Copy, Debug)]
@@ -133,101 +65,6 @@ pub struct Config {
     pub salt: u64,
 }
 
-/// What an actor says beside its calls.
-pub enum Note {
-    /// It will try to commit this.
-    Plan(Plan),
-    /// It was told that its commit stands.
-    Told(SessionId),
-    /// A collector refused to go on.
-    Doubted(String),
-    /// What should not have happened to it.
-    Broken(String),
-}
-
-enum Event {
-    Call(Op),
-    Note(Note),
-    Finished,
-    Panicked(String),
-}
-
-/// An actor's line to its scheduler.
-#[derive(Clone)]
-pub struct Wire {
-    me: ActorId,
-    events: Sender<(ActorId, Event)>,
-    answers: Receiver<Answer>,
-    ended: Arc<AtomicBool>,
-    /// What anybody planned so far in this run.
-    plans: Arc<Mutex<BTreeMap<SessionId, Arc<Plan>>>>,
-    /// Packs that are not as durable as was said.
-    late: Arc<Mutex<Vec<Op>>>,
-}
-
-impl Wire {
-    pub fn planned(&self, plan: &Plan) {
-        let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
-        plans.insert(plan.session, Arc::new(plan.clone()));
-    }
-
-    pub fn plan_of(&self, session: SessionId) -> Option<Arc<Plan>> {
-        self.plans.lock().unwrap_or_else(PoisonError::into_inner).get(&session).cloned()
-    }
-
-    pub fn note(&self, note: Note) {
-        let _ = self.events.send((self.me, Event::Note(note)));
-    }
-
-    /// Whether this process is no more.
-    pub fn has_ended(&self) -> bool {
-        self.ended.load(Ordering::SeqCst)
-    }
-}
-
-impl Line for Wire {
-    fn call(&self, op: Op) -> Answer {
-        // Two rules are the store's and the packer's to keep, so without them it is the store that is another: one that replaces what stands in a slot, and one that
-        // says of a pack that it is durable when it will be some time.
-        match &op {
-            Op::Create(key, _) if key.as_str().starts_with(keys::COMMITS) => {
-                let late = std::mem::take(&mut *self.late.lock().unwrap_or_else(PoisonError::into_inner));
-                for pack in late {
-                    self.ask(pack);
-                }
-                if !holds(Rule::CommitCreatesOnly)
-                    && let Op::Create(key, bytes) = op
-                {
-                    return self.ask(Op::Replace(key, bytes));
-                }
-            }
-            Op::Create(key, _) if is_pack(key) && !holds(Rule::PackBeforeDelta) => {
-                self.late.lock().unwrap_or_else(PoisonError::into_inner).push(op);
-                return Answer::Created(Create::Created);
-            }
-            _ => {}
-        }
-        self.ask(op)
-    }
-}
-
-fn is_pack(key: &ObjectKey) -> bool {
-    matches!(keys::parse(key), Some(Meaning::Pack(..)))
-}
-
-impl Wire {
-    fn ask(&self, op: Op) -> Answer {
-        let ended = Answer::Failed(Class::Permanent, "this process has ended");
-        if self.has_ended() || self.events.send((self.me, Event::Call(op))).is_err() {
-            return ended;
-        }
-        self.answers.recv().unwrap_or_else(|_| {
-            self.ended.store(true, Ordering::SeqCst);
-            ended
-        })
-    }
-}
-
 struct Actor {
     pending: Option<Op>,
     answers: Sender<Answer>,
@@ -236,17 +73,11 @@ struct Actor {
     history: Hash,
 }
 
-/// One line of a run's story.
-pub enum Line_ {
-    Step { number: usize, step: Step, op: Option<Op>, answer: String },
-    Said(ActorId, String),
-}
-
 /// What came of a run.
 pub struct Outcome {
     pub broken: Option<String>,
     pub turns: Turns,
-    pub story: Vec<Line_>,
+    pub story: Vec<Line>,
     /// Of every step and every answer.
     pub trace: Hash,
     /// Nobody has anything left to do.
@@ -268,7 +99,7 @@ struct Run<'a> {
     model: Model,
     broken: Option<String>,
     turns: Turns,
-    story: Vec<Line_>,
+    story: Vec<Line>,
     trace: Hash,
     number: usize,
     doubts: usize,
@@ -365,14 +196,14 @@ impl Run<'_> {
                 Event::Note(Note::Broken(what)) => _ = self.broken.get_or_insert(format!("actor {from}: {what}")),
                 Event::Note(Note::Doubted(what)) => {
                     self.doubts += 1;
-                    self.story.push(Line_::Said(from, format!("refused to go on: {what}")));
+                    self.story.push(Line::Said(from, format!("refused to go on: {what}")));
                 }
                 Event::Note(Note::Plan(plan)) => {
-                    self.story.push(Line_::Said(from, format!("will commit {}", plan.session)));
+                    self.story.push(Line::Said(from, format!("will commit {}", plan.session)));
                     self.model.plans.insert(plan.session, Arc::new(plan));
                 }
                 Event::Note(Note::Told(session)) => {
-                    self.story.push(Line_::Said(from, format!("was told that {session} is committed")));
+                    self.story.push(Line::Said(from, format!("was told that {session} is committed")));
                     self.model.told(session);
                     self.check();
                 }
@@ -393,7 +224,8 @@ impl Run<'_> {
 
     fn offers(&self) -> Vec<Offer> {
         let parked: Vec<ActorId> = (0..self.actors.len()).filter(|at| self.actors[*at].pending.is_some()).collect();
-        let running = self.current.filter(|at| self.actors[*at].pending.as_ref().is_some_and(|op| !matches!(op, Op::Yield)));
+        let running =
+            self.current.filter(|at| self.actors[*at].pending.as_ref().is_some_and(|op| !matches!(op, Op::Yield)));
         let next = || {
             let after = self.current.map_or(0, |at| at + 1);
             parked.iter().find(|at| **at >= after).or(parked.first()).copied()
@@ -448,7 +280,7 @@ impl Run<'_> {
             Step::Pass => {
                 self.clock.advance(HOURS);
                 self.trace = hash(&[&self.trace.to_le_bytes(), b"pass"]);
-                self.story.push(Line_::Step { number, step, op: None, answer: String::new() });
+                self.story.push(Line::Step { number, step, op: None, answer: String::new() });
                 return;
             }
             Step::Go(actor) | Step::Lose(actor) | Step::Before(actor) | Step::After(actor) => actor,
@@ -473,7 +305,8 @@ impl Run<'_> {
         };
         let (this, now) = (&mut self.actors[actor], self.clock.now().secs);
         let (text, told_hash) = (step.to_string(), told.hash());
-        let call = [text.as_bytes(), op.verb().as_bytes(), op.key().as_bytes(), &told_hash.to_le_bytes(), &now.to_le_bytes()];
+        let call =
+            [text.as_bytes(), op.verb().as_bytes(), op.key().as_bytes(), &told_hash.to_le_bytes(), &now.to_le_bytes()];
         let call = hash(&call);
         self.trace = hash(&[&self.trace.to_le_bytes(), &call.to_le_bytes()]);
         let answer = match (&told, &op) {
@@ -482,7 +315,7 @@ impl Run<'_> {
             (Answer::Listed(listed), _) => format!("{} listed", listed.len()),
             _ => String::new(),
         };
-        self.story.push(Line_::Step { number, step, op: Some(op), answer });
+        self.story.push(Line::Step { number, step, op: Some(op), answer });
         self.current = Some(actor);
         if matches!(step, Step::Before(_) | Step::After(_)) {
             this.lives += 1;
@@ -498,43 +331,4 @@ impl Run<'_> {
             self.hear(actor);
         }
     }
-}
-
-impl Outcome {
-    /// The story of a run, for people.
-    pub fn told(&self, config: &Config) -> String {
-        let name = |actor: ActorId| format!("{actor} {:<9}", config.roles[actor].name());
-        let line = |line: &Line_| match line {
-            Line_::Said(actor, what) => format!("      {} {}", name(*actor), short(what)),
-            Line_::Step { number, step: Step::Pass, .. } => format!("{number:>5}            seven hours pass"),
-            Line_::Step { number, step, op, answer } => {
-                let (Step::Go(actor) | Step::Lose(actor) | Step::Before(actor) | Step::After(actor)) = *step else {
-                    return String::new();
-                };
-                let fate = match step {
-                    Step::Lose(_) => "  THE ANSWER IS LOST",
-                    Step::Before(_) => "  NOT DONE: THE PROCESS ENDS",
-                    Step::After(_) => "  DONE, AND THE PROCESS ENDS",
-                    Step::Go(_) | Step::Pass => "",
-                };
-                let (verb, key) = op.as_ref().map_or(("", ""), |op| (op.verb(), op.key()));
-                format!("{number:>5} {} {verb} {} {answer}{fate}", name(actor), short(key))
-            }
-        };
-        self.story.iter().map(line).collect::<Vec<_>>().join("\n")
-    }
-}
-
-/// A text in which long names are cut to their last digits.
-pub fn short(text: &str) -> String {
-    let mut out = String::new();
-    for part in text.split_inclusive(|c: char| !c.is_ascii_hexdigit()) {
-        let (digits, rest) = match part.char_indices().next_back() {
-            Some((at, last)) if !last.is_ascii_hexdigit() => part.split_at(at),
-            _ => (part, ""),
-        };
-        out.push_str(if digits.len() > 8 { &digits[digits.len() - 5..] } else { digits });
-        out.push_str(rest);
-    }
-    out
 }

@@ -10,7 +10,9 @@ use super::choices::{Bounds, Leg, Replay, Script, Search, Wander};
 use super::invariants::Model;
 use super::objects::{Alone, Objects};
 use super::scene::open;
-use super::schedule::{Chooser, Config, Outcome, Turns, run, short, turns_text};
+use super::schedule::{Chooser, Config, Outcome, run};
+use super::steps::{Turns, turns_text};
+use super::story::{short, tell};
 use crate::repository::{Snapshot, SnapshotState, Snapshots};
 
 /// What was explored.
@@ -145,7 +147,7 @@ fn told(config: &Config, what: String, outcome: Outcome) -> Failure {
         "{}: {}\n{}\nreplay: LIFEBOAT_TEST_REPLAY='{} | {}' cargo test --lib explore::a_run -- --nocapture",
         config.name,
         short(&what),
-        outcome.told(config),
+        tell(&outcome.story, config),
         name_of(config),
         turns_text(&outcome.turns)
     );
@@ -170,12 +172,19 @@ pub fn along(config: &Config, legs: &'static [Leg]) -> Result<Outcome, Box<Failu
     if let Some(what) = wrong_with(config, &outcome, true) {
         return Err(Box::new(told(config, what, outcome)));
     }
-    assert!(outcome.complete && script.is_done(), "the script was not gone to its end:\n{}", outcome.told(config));
+    assert!(
+        outcome.complete && script.is_done(),
+        "the script was not gone to its end:\n{}",
+        tell(&outcome.story, config)
+    );
     Ok(outcome)
 }
 
 /// Does `work` for each config, two at a time.
-pub fn two_at_a_time(configs: &[Config], work: impl Fn(&Config) -> Result<Tally, Box<Failure>> + Sync) -> Result<Tally, Box<Failure>> {
+pub fn two_at_a_time(
+    configs: &[Config],
+    work: impl Fn(&Config) -> Result<Tally, Box<Failure>> + Sync,
+) -> Result<Tally, Box<Failure>> {
     let next = Mutex::new(configs.iter());
     let all = Arc::new(Mutex::new(Ok(Tally { all: true, ..Tally::default() })));
     std::thread::scope(|scope| {
