@@ -221,3 +221,26 @@ fn what_a_dead_writer_left_goes_although_nothing_else_does() {
         panic!("{}", failure.text);
     }
 }
+
+/// Its record was swept as that of a settled session, and the store took it once more: no sign that two writers cannot be kept apart.
+#[test]
+fn a_writer_that_slept_between_its_records_starts_over() {
+    let sleeps = |before: &'static [Leg]| {
+        let roles = vec![writer(0, SAME), forgetting(1), collecting(2)];
+        if let Err(failure) = along(&config("sleeper", ONE, roles), before) {
+            panic!("{}", failure.text);
+        }
+    };
+    // The second record, or the listing, comes while another prune is open.
+    sleeps(&[
+        Through(F),
+        Until(W, "create", "w/"),
+        Take(Go(W)),
+        Take(Pass),
+        Turn(K),
+        Until(K, "create", "e/00000002"),
+        Take(Go(W)),
+        Through(W),
+    ]);
+    sleeps(&[Through(F), Until(W, "list", "w/"), Take(Pass), Turn(K), Until(K, "create", "e/00000002"), Through(W)]);
+}
