@@ -154,8 +154,8 @@ fn forget(
         }
         for decision in decisions {
             match repository.decide(clock, *session, &snapshot.slot, &decision) {
-                // A collector was faster.
-                Ok(_) | Err(Error::Undecided { .. }) => {}
+                // A collector was faster: it decided, or it sweeps what was decided.
+                Ok(_) | Err(Error::Undecided { .. } | Error::Missing { .. }) => {}
                 Err(error) => return Err(error),
             }
         }
