@@ -1,0 +1,195 @@
+//! One command after another, stopped at its points, each in a copy of the same repository.
+
+use super::judge::{Judge, Purpose};
+use super::points::{Fault, Point, Trial, all, points, spread};
+use super::scene::{Place, Scene};
+use super::trace::{self, Ended};
+use super::{long, power, seed};
+use crate::support::listing;
+use crate::support::shipped::good;
+
+struct Scenario {
+    /// The test, for the line that repeats a trial.
+    test: &'static str,
+    purpose: Purpose,
+    /// Trials of the default run, besides those of its end.
+    share: usize,
+    prepare: fn(&mut Scene),
+    /// `TREE` stands for the tree's path.
+    command: &'static [&'static str],
+}
+
+#[test]
+fn a_first_backup_survives_every_fault() {
+    sweep(&Scenario {
+        test: "a_first_backup_survives_every_fault",
+        purpose: Purpose::Save,
+        share: 35,
+        prepare: |_| {},
+        command: &["-q", "backup", "TREE"],
+    });
+}
+
+#[test]
+fn a_backup_of_changes_survives_every_fault() {
+    sweep(&Scenario {
+        test: "a_backup_of_changes_survives_every_fault",
+        purpose: Purpose::Save,
+        share: 45,
+        prepare: |scene| {
+            scene.save();
+            scene.change(0);
+        },
+        command: &["-q", "backup", "TREE"],
+    });
+}
+
+#[test]
+fn a_backup_that_merges_the_index_survives_every_fault() {
+    sweep(&Scenario {
+        test: "a_backup_that_merges_the_index_survives_every_fault",
+        purpose: Purpose::Save,
+        share: 45,
+        prepare: |scene| {
+            // One more delta than these makes a segment.
+            for round in 0..8 {
+                match round {
+                    0 | 7 => scene.save(),
+                    _ => scene.save_unchecked(),
+                }
+                scene.change(round);
+            }
+        },
+        command: &["-q", "backup", "TREE"],
+    });
+}
+
+#[test]
+fn forgetting_survives_every_fault() {
+    sweep(&Scenario {
+        test: "forgetting_survives_every_fault",
+        purpose: Purpose::LetGo,
+        share: 30,
+        prepare: three,
+        command: &["-q", "forget", "--keep-last", "1"],
+    });
+}
+
+#[test]
+fn a_restore_survives_every_fault() {
+    sweep(&Scenario {
+        test: "a_restore_survives_every_fault",
+        purpose: Purpose::BringBack,
+        share: 40,
+        prepare: Scene::save,
+        command: &["-q", "restore", "latest:TREE", "--to", "out"],
+    });
+}
+
+#[test]
+fn a_restore_over_older_files_survives_every_fault() {
+    sweep(&Scenario {
+        test: "a_restore_over_older_files_survives_every_fault",
+        purpose: Purpose::BringBack,
+        share: 30,
+        prepare: |scene| {
+            scene.save();
+            let older = format!("latest:{}", scene.tree().display());
+            good(&mut scene.template_place().command(["-q", "restore", &older, "--to", "out"]));
+            scene.change(0);
+            scene.save();
+        },
+        command: &["-q", "restore", "latest:TREE", "--to", "out", "--overwrite", "always", "--delete"],
+    });
+}
+
+/// Three snapshots that differ.
+fn three(scene: &mut Scene) {
+    for round in 0..3 {
+        scene.save();
+        scene.change(round);
+    }
+}
+
+fn sweep(scenario: &Scenario) {
+    let mut scene = Scene::new();
+    (scenario.prepare)(&mut scene);
+    let tree = listing::of(&scene.tree());
+    let sweep = Sweep { scenario, scene: &scene, tree: &tree };
+
+    let place = scene.place("dry");
+    let whole = trace::run(&sweep.command(&place), &scene.log(), None);
+    assert_eq!(whole.code, Some(0), "{}", whole.err);
+    let points = points(&whole.calls, &place.home);
+    drop(place);
+    let trials = match std::env::var("LIFEBOAT_TEST_CRASH") {
+        Ok(given) => vec![given.parse().unwrap()],
+        Err(_) if long() => all(&points, &mut seed()),
+        Err(_) => spread(&points, scenario.share),
+    };
+    let (mut met, mut expected, mut failed) = (0, 0, Vec::new());
+    for trial in &trials {
+        match sweep.try_one(trial) {
+            // The second run of a pair has less to do than the run that was measured.
+            Ok(hits) => (met, expected) = (met + usize::from(hits[0]), expected + 1),
+            Err(why) => failed
+                .push(format!("LIFEBOAT_TEST_CRASH={trial} cargo test --test lifeboat {}\n    {why}", scenario.test)),
+        }
+    }
+    eprintln!(
+        "{}: {} points, {} trials, {met} met their fault, {} failed",
+        scenario.test,
+        points.len(),
+        trials.len(),
+        failed.len()
+    );
+    assert!(failed.is_empty(), "{} of {} trials failed:\n{}", failed.len(), trials.len(), failed.join("\n"));
+    // Threads share work as it comes, so a few points are passed by.
+    assert!(met * 10 >= expected * 8, "only {met} of {expected} trials met their fault");
+}
+
+struct Sweep<'a> {
+    scenario: &'a Scenario,
+    scene: &'a Scene,
+    tree: &'a str,
+}
+
+impl Sweep<'_> {
+    fn command(&self, place: &Place) -> std::process::Command {
+        let tree = self.scene.tree();
+        place.command(self.scenario.command.iter().map(|word| word.replace("TREE", tree.to_str().unwrap())))
+    }
+
+    /// Whether each run met its fault.
+    fn try_one(&self, trial: &Trial) -> Result<Vec<bool>, String> {
+        let place = self.scene.place("trial");
+        let judge = Judge { scene: self.scene, purpose: self.scenario.purpose, place: &place, tree: self.tree };
+        let mut met = Vec::new();
+        for fault in &trial.0 {
+            met.push(self.stop(&judge, &place, fault)?);
+        }
+        let again = self.command(&place).output().map_err(|error| error.to_string())?;
+        judge.recovery(&again)?;
+        Ok(met)
+    }
+
+    fn stop(&self, judge: &Judge, place: &Place, fault: &(Point, Fault)) -> Result<bool, String> {
+        let ended = trace::run(&self.command(place), &self.scene.log(), Some(fault));
+        let (point, fault) = fault;
+        let last = ended.calls.last().map_or_else(String::new, |call| format!("{}({})", call.name, call.shown));
+        self.look(judge, place, &ended, point, *fault)
+            .map_err(|why| format!("{why}\n    the last call before its end: {last}"))
+    }
+
+    fn look(&self, judge: &Judge, place: &Place, ended: &Ended, point: &Point, fault: Fault) -> Result<bool, String> {
+        let met = judge.end(ended, point, fault)?;
+        let cut = match fault {
+            Fault::Lost => power::lose(&ended.calls, &place.home),
+            Fault::Torn => power::tear(&ended.calls, &place.home),
+            _ => Ok(()),
+        };
+        cut.map_err(|error| format!("the power cut failed: {error}"))?;
+        judge.remains(ended, point, fault)?;
+        Ok(met)
+    }
+}
