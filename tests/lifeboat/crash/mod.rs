@@ -2,7 +2,7 @@
 //!
 //! `sweep` owns the claim that one command survives a fault: it is run under strace (`scripts/test` installs it), which kills it before the n-th of
 //! those calls, or lets that call fail; or the power goes there, so that what was not yet durable is lost. `together` owns the claim that many
-//! processes do each other no harm. Neither knows how a store works inside: that is `store_faults`, `store_system_calls` and `backup`.
+//! processes do each other no harm, and `between` that one journey does none to another at any moment of it. None knows how a store works inside: that is `store_faults`, `store_system_calls` and `backup`.
 //!
 //! - The default run takes about 240 points, spread over each command and all kinds of fault, and the same ones each time.
 //!   `LIFEBOAT_TEST_LONG=1` takes all of them, and as many faults again that are met by the run after a fault: more than 2,000.
@@ -11,6 +11,7 @@
 //!   work, another object may be hit; the last call that was seen is printed.
 //! - `LIFEBOAT_TEST_SEED` repeats the chosen pairs of faults, and the dice of `together`.
 
+mod between;
 mod judge;
 mod points;
 mod power;

@@ -86,8 +86,21 @@ impl Scene {
         self.saved.push(Saved { id, listing: listing::of(&self.tree()) });
     }
 
-    pub fn save_unchecked(&mut self) {
-        self.unchecked.push(self.backup());
+    /// Changes and saves, until one more snapshot would make the writer merge its part of the index.
+    pub fn save_until_it_would_merge(&mut self) {
+        self.save();
+        for round in 0..20 {
+            self.change(round);
+            let before = self.place("before");
+            let id = self.backup();
+            if self.template().join("repository/i/s").exists() {
+                fs::remove_dir_all(self.template()).unwrap();
+                fs::rename(before.home, self.template()).unwrap();
+                return;
+            }
+            self.unchecked.push(id);
+        }
+        panic!("twenty backups merged nothing");
     }
 
     fn backup(&self) -> String {

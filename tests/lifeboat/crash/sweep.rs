@@ -15,6 +15,8 @@ struct Scenario {
     /// Trials of the default run, besides those of its end.
     share: usize,
     prepare: fn(&mut Scene),
+    /// What a whole run leaves, or the scenario is not what it says.
+    makes: &'static str,
     /// `TREE` stands for the tree's path.
     command: &'static [&'static str],
 }
@@ -26,6 +28,7 @@ fn a_first_backup_survives_every_fault() {
         purpose: Purpose::Save,
         share: 35,
         prepare: |_| {},
+        makes: "repository/s",
         command: &["-q", "backup", "TREE"],
     });
 }
@@ -40,6 +43,7 @@ fn a_backup_of_changes_survives_every_fault() {
             scene.save();
             scene.change(0);
         },
+        makes: "repository/i/d",
         command: &["-q", "backup", "TREE"],
     });
 }
@@ -50,16 +54,8 @@ fn a_backup_that_merges_the_index_survives_every_fault() {
         test: "a_backup_that_merges_the_index_survives_every_fault",
         purpose: Purpose::Save,
         share: 45,
-        prepare: |scene| {
-            // One more delta than these makes a segment.
-            for round in 0..8 {
-                match round {
-                    0 | 7 => scene.save(),
-                    _ => scene.save_unchecked(),
-                }
-                scene.change(round);
-            }
-        },
+        prepare: Scene::save_until_it_would_merge,
+        makes: "repository/i/s",
         command: &["-q", "backup", "TREE"],
     });
 }
@@ -71,6 +67,7 @@ fn forgetting_survives_every_fault() {
         purpose: Purpose::LetGo,
         share: 30,
         prepare: three,
+        makes: "repository/t",
         command: &["-q", "forget", "--keep-last", "1"],
     });
 }
@@ -82,6 +79,7 @@ fn a_restore_survives_every_fault() {
         purpose: Purpose::BringBack,
         share: 40,
         prepare: Scene::save,
+        makes: "out/big",
         command: &["-q", "restore", "latest:TREE", "--to", "out"],
     });
 }
@@ -99,6 +97,7 @@ fn a_restore_over_older_files_survives_every_fault() {
             scene.change(0);
             scene.save();
         },
+        makes: "out/pictures/new-0-0.raw",
         command: &["-q", "restore", "latest:TREE", "--to", "out", "--overwrite", "always", "--delete"],
     });
 }
@@ -120,6 +119,7 @@ fn sweep(scenario: &Scenario) {
     let place = scene.place("dry");
     let whole = trace::run(&sweep.command(&place), &scene.log(), None);
     assert_eq!(whole.code, Some(0), "{}", whole.err);
+    assert!(place.home.join(scenario.makes).exists(), "it left no {}", scenario.makes);
     let points = points(&whole.calls, &place.home);
     drop(place);
     let trials = match std::env::var("LIFEBOAT_TEST_CRASH") {
@@ -129,7 +129,7 @@ fn sweep(scenario: &Scenario) {
     };
     let (mut met, mut expected, mut failed) = (0, 0, Vec::new());
     for trial in &trials {
-        match sweep.try_one(trial) {
+        match sweep.try_until_met(trial) {
             // The second run of a pair has less to do than the run that was measured.
             Ok(hits) => (met, expected) = (met + usize::from(hits[0]), expected + 1),
             Err(why) => failed
@@ -144,7 +144,6 @@ fn sweep(scenario: &Scenario) {
         failed.len()
     );
     assert!(failed.is_empty(), "{} of {} trials failed:\n{}", failed.len(), trials.len(), failed.join("\n"));
-    // Threads share work as it comes, so a few points are passed by.
     assert!(met * 10 >= expected * 8, "only {met} of {expected} trials met their fault");
 }
 
@@ -158,6 +157,17 @@ impl Sweep<'_> {
     fn command(&self, place: &Place) -> std::process::Command {
         let tree = self.scene.tree();
         place.command(self.scenario.command.iter().map(|word| word.replace("TREE", tree.to_str().unwrap())))
+    }
+
+    /// Threads share work as it comes, and a point may be passed by: then once more.
+    fn try_until_met(&self, trial: &Trial) -> Result<Vec<bool>, String> {
+        let mut met = self.try_one(trial)?;
+        for _ in 0..3 {
+            if !met[0] {
+                met = self.try_one(trial)?;
+            }
+        }
+        Ok(met)
     }
 
     /// Whether each run met its fault.
