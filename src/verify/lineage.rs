@@ -13,9 +13,8 @@ use crate::pack::keys::{self, Meaning};
 use crate::pack::run::RunName;
 use crate::repository::{Error as RepositoryError, Index, SnapshotState, Snapshots};
 
-/// Reads all slots and checks what they name.
-pub fn check(check: &Check<'_>, listing: &Listing, index: &Index) -> Result<Snapshots> {
-    let mut snapshots = Snapshots::list_and_prove(check.repository)?;
+/// Checks what all slots name. The index was read after them.
+pub fn check(check: &Check<'_>, listing: &Listing, index: &Index, mut snapshots: Snapshots) -> Result<Snapshots> {
     for lost in std::mem::take(&mut snapshots.unreadable) {
         // The slot's own finding, or the one of the certificate or revocation that it was checked with.
         let number = match check.findings.of(&lost.slot) {
