@@ -26,7 +26,7 @@ use crate::pack::node::encode_leaf;
 use crate::pack::record::{self, ManifestBody, Outcome, SourceKind, Time};
 use crate::pack::tree::Root;
 use crate::repository::{
-    self, ChunkReader, Committed, Index, Packer, Repository, Scope, Snapshot, SnapshotState, Snapshots, WriteSession,
+    self, ChunkReader, Committed, Index, Packer, Repository, Snapshot, SnapshotState, Snapshots, WriteSession,
     host_name, merge_own_runs,
 };
 use crate::source::exclude::Excludes;
@@ -94,7 +94,10 @@ fn attempt_once(repository: &Repository, clock: &dyn Clock, request: &Request, c
     };
     let (session, snapshots) = WriteSession::start(repository, clock, &choose)?;
     let multi_writer = session.multi_writer;
-    let parents = choose_parents(&snapshots, writer.id, request);
+    let parents = match session.may_reuse() {
+        true => choose_parents(&snapshots, writer.id, request),
+        false => Parents(vec![None; request.sources().len()]),
+    };
     let saved = save(repository, clock, request, control, session, &snapshots, &parents, intakes, allowed, started);
     let report = match saved {
         Ok(Saved { committed, body, files_new, files_changed, compressed }) => Report {
@@ -158,15 +161,14 @@ fn save(
 ) -> Result<Saved> {
     let writer = repository.need_writer("backing up")?;
     let mut refused = 0;
-    let scope = Scope::Write { group: writer.group, writer: writer.id };
-    let index = Index::load(repository, scope, &mut |error| {
+    let index = session.load_index(snapshots, &mut |error| {
         tracing::warn!(%error, "an index object does not verify; what it names is uploaded again");
         refused += 1;
     })?;
     let doubted = index_is_doubtful(repository, &index, snapshots, refused)?;
     let reading = index.share();
-    let reader = ChunkReader::new(repository, &reading, writer.id)?;
-    let packer = Packer::new(repository, session.id, session.epoch, control.cancel.clone());
+    let reader = ChunkReader::new(repository, &reading, writer.id)?.reloading();
+    let packer = Packer::new(repository, session.id, session.began, control.cancel.clone());
     let workers = match request.workers {
         0 => std::thread::available_parallelism().map_or(2, |cores| cores.get()),
         workers => workers,

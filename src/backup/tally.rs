@@ -59,7 +59,7 @@ impl<'a> Tally<'a> {
 
     /// A delta and a sign of life, where due.
     pub fn look_after(&mut self, shared: &Shared<'_>) -> Result<()> {
-        self.session.heartbeat()?;
+        self.session.heartbeat(&shared.index, &shared.packer)?;
         if shared.packer.checkpoint_due() { self.checkpoint(shared) } else { Ok(()) }
     }
 

@@ -328,9 +328,8 @@ impl Fetch<'_> {
 
     /// A chunk that is not where it should be: another copy, or its place in the index as it is now, for a prune may run beside.
     fn elsewhere(&self, id: &ChunkId) -> repository::Result<Vec<u8>> {
-        use repository::Error as E;
         let error = match self.reader.data(id) {
-            Err(error @ (E::PackMissing { .. } | E::ChunkUnknown { .. } | E::Missing { .. })) => error,
+            Err(error) if error.may_have_moved() => error,
             answer => return answer,
         };
         let load = || Index::load(self.repository, Scope::Read, &mut |_| ()).ok();

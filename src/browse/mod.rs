@@ -7,6 +7,7 @@ pub mod compare;
 pub mod content;
 pub mod dump;
 pub mod find;
+mod held;
 pub mod near;
 mod set;
 mod share;
@@ -22,6 +23,7 @@ use crate::names::TreePath;
 use crate::pack::record::ManifestBody;
 use crate::repository;
 
+pub use held::Held;
 pub use set::Set;
 pub use weave::{Found, Step, Tree, Visit, Weave};
 

@@ -87,7 +87,7 @@ impl Spill {
         }
         runs.push(Run::Memory(std::mem::take(&mut self.notes).into_iter()));
         let heads = runs.iter_mut().map(Run::next).collect::<io::Result<_>>().map_err(|cause| self.failed(cause))?;
-        Ok(Sorted { directory: self.directory, runs, heads })
+        Ok(Sorted { directory: self.directory, runs, heads, passed_by: 0 })
     }
 }
 
@@ -118,6 +118,7 @@ pub(super) struct Sorted {
     directory: PathBuf,
     runs: Vec<Run>,
     heads: Vec<Option<Note>>,
+    passed_by: u64,
 }
 
 impl Sorted {
@@ -130,11 +131,19 @@ impl Sorted {
             {
                 if id == wanted {
                     each(set);
+                } else {
+                    self.passed_by += 1;
                 }
                 *head = run.next().map_err(|cause| Error::Scratch { directory: self.directory.clone(), cause })?;
             }
         }
         Ok(())
+    }
+
+    /// Notes of ids that nobody asked for, those that are left among them.
+    pub fn pass_by_the_rest(&mut self) -> Result<u64> {
+        self.of(&ChunkId([0xff; 32]), |_| ())?;
+        Ok(self.passed_by)
     }
 }
 

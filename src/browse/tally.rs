@@ -7,15 +7,13 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use super::share::Sets;
-use super::spill::{Sorted, Spill};
-use super::{Damage, Result, Set, Step, Tree, Visit, Weave, absolute, go_on, sources};
-use crate::names::{ChunkId, TreePath, WriterId};
+use super::spill::Sorted;
+use super::{Damage, Result, go_on, held};
+use crate::names::ChunkId;
 use crate::pack::container::PackKind;
-use crate::pack::entry::{Content, Entry, Extent, Kind};
 use crate::pack::keys::{self, Meaning};
-use crate::pack::list::{ListReader, ListSource};
 use crate::pack::run::{Entries, EntryRow, Run, RunError};
-use crate::repository::{self, ChunkReader, Index, Repository, SealedRun, Snapshot};
+use crate::repository::{self, Index, Repository, SealedRun, Snapshot};
 
 /// Content of files, or nodes of trees and lists.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -106,112 +104,9 @@ pub fn shares(
     damage: &mut dyn FnMut(Damage),
     cancel: &AtomicBool,
 ) -> Result<Shares> {
-    let (mut sets, mut spill) = (Sets::default(), Spill::new(scratch));
-    let mut writers: Vec<WriterId> = snapshots.iter().map(|(snapshot, _)| snapshot.writer).collect();
-    writers.sort_unstable();
-    writers.dedup();
-    for writer in writers {
-        let reader = ChunkReader::new(repository, index, writer)?;
-        let mut trees = Vec::new();
-        for (snapshot, number) in snapshots.iter().filter(|(snapshot, _)| snapshot.writer == writer) {
-            for (name, source) in sources(snapshot.need_body(repository)?, &snapshot.id.short())? {
-                let (from, strip) = (TreePath::root(), TreePath::root());
-                trees.push(Tree { nodes: &reader, root: source.tree(), name, from, strip, number: *number });
-            }
-        }
-        let mut weave = Weave::new(trees);
-        let mut notes = Notes { reader: &reader, sets: &mut sets, spill: &mut spill, failed: None, cancel };
-        // Entries are noted as their leaf is read, and none comes out.
-        while let Some(step) = weave.next(&mut notes, |error| !error.is_damage())? {
-            go_on(cancel)?;
-            if let Step::Damage { after, error, .. } = step {
-                damage(Damage { after: absolute(&after), error });
-            }
-            notes.check(damage)?;
-        }
-        notes.check(damage)?;
-        go_on(cancel)?;
-    }
-    divide(index, &mut sets, spill.finish()?, count, cancel)
-}
-
-/// Notes which chunk is held by whom.
-struct Notes<'a, 'r> {
-    reader: &'a ChunkReader<'r>,
-    sets: &'a mut Sets,
-    spill: &'a mut Spill,
-    failed: Option<(TreePath, super::Error)>,
-    cancel: &'a AtomicBool,
-}
-
-impl Notes<'_, '_> {
-    fn check(&mut self, damage: &mut dyn FnMut(Damage)) -> Result<()> {
-        match self.failed.take() {
-            None => Ok(()),
-            Some((path, super::Error::Repository(error))) if error.is_damage() => {
-                damage(Damage { after: absolute(&path), error });
-                Ok(())
-            }
-            Some((_, error)) => Err(error),
-        }
-    }
-
-    fn content(&mut self, content: &Content, set: u32) -> Result<()> {
-        let noting = Noting { reader: self.reader, nodes: std::cell::RefCell::default() };
-        let mut list = ListReader::new(&noting, content);
-        while let Some(extent) = list.next_extent()? {
-            if let Extent::Data { id, .. } = extent {
-                self.spill.note(&id, set)?;
-            }
-        }
-        for id in noting.nodes.into_inner() {
-            self.spill.note(&id, set)?;
-        }
-        Ok(())
-    }
-}
-
-impl Visit for Notes<'_, '_> {
-    fn enter(&mut self, id: &ChunkId, set: &Set, _: u64) -> bool {
-        let number = self.sets.number(set);
-        if let Err(error) = self.spill.note(id, number) {
-            self.failed.get_or_insert((TreePath::root(), error));
-        }
-        go_on(self.cancel).is_ok()
-    }
-
-    fn base(&mut self, id: &ChunkId, set: &Set) {
-        let number = self.sets.number(set);
-        if let Err(error) = self.spill.note(id, number) {
-            self.failed.get_or_insert((TreePath::root(), error));
-        }
-    }
-
-    fn wants(&mut self, entry: &Entry, set: &Set) -> bool {
-        if let Kind::File { content, .. } = &entry.kind {
-            let number = self.sets.number(set);
-            if let Err(error) = self.content(content, number) {
-                self.failed.get_or_insert((entry.path.clone(), error));
-                // A step of the walk, at which the failure is looked at.
-                return true;
-            }
-        }
-        false
-    }
-}
-
-/// Remembers the nodes of one list.
-struct Noting<'a, 'r> {
-    reader: &'a ChunkReader<'r>,
-    nodes: std::cell::RefCell<Vec<ChunkId>>,
-}
-
-impl ListSource for Noting<'_, '_> {
-    type Error = repository::Error;
-    fn list_node(&self, id: &ChunkId) -> repository::Result<std::sync::Arc<Vec<u8>>> {
-        self.nodes.borrow_mut().push(*id);
-        self.reader.list_node(id)
-    }
+    let mut sets = Sets::default();
+    let notes = held::note(repository, index, snapshots, scratch, &mut |set| Some(sets.number(set)), damage, cancel)?;
+    divide(index, &mut sets, notes, count, cancel)
 }
 
 /// Goes through the index and the notes side by side.

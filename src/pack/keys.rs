@@ -71,6 +71,16 @@ pub fn mark(session: SessionId, number: u32) -> ObjectKey {
     key(format!("{MARKS}{session}-{number:08x}"))
 }
 
+/// The deletion epoch of this number.
+pub fn epoch(number: u32) -> ObjectKey {
+    key(format!("{EPOCHS}{number:08x}"))
+}
+
+/// What becomes of the packs that an epoch condemned.
+pub fn verdict(number: u32) -> ObjectKey {
+    key(format!("{EPOCHS}{number:08x}-v"))
+}
+
 pub fn pack(kind: PackKind, id: PackId) -> ObjectKey {
     let folder = match kind {
         PackKind::Data => DATA,
@@ -96,7 +106,8 @@ pub enum Meaning {
     Commit { epoch: u32, session: SessionId },
     Mark(SessionId, u32),
     Pack(PackKind, PackId),
-    Epoch,
+    Epoch(u32),
+    Verdict(u32),
     Probe,
 }
 
@@ -139,7 +150,10 @@ pub fn parse(key: &ObjectKey) -> Option<Meaning> {
             let (session, at) = rest.split_once('-')?;
             Some(Meaning::Mark(session.parse().ok()?, number(at)?))
         }
-        "e" => number(rest).map(|_| Meaning::Epoch),
+        "e" => match rest.strip_suffix("-v") {
+            Some(rest) => number(rest).map(Meaning::Verdict),
+            None => number(rest).map(Meaning::Epoch),
+        },
         "probe" => Some(Meaning::Probe),
         _ => None,
     }
@@ -164,12 +178,16 @@ mod tests {
             (run(segment), Meaning::Run(segment)),
             (commit(1, session), Meaning::Commit { epoch: 1, session }),
             (mark(session, 1), Meaning::Mark(session, 1)),
+            (epoch(17), Meaning::Epoch(17)),
+            (verdict(17), Meaning::Verdict(17)),
             (pack(PackKind::Data, PackId([9; 32])), Meaning::Pack(PackKind::Data, PackId([9; 32]))),
             (pack(PackKind::Metadata, PackId([9; 32])), Meaning::Pack(PackKind::Metadata, PackId([9; 32]))),
         ] {
             assert_eq!(parse(&key), Some(meaning), "{key}");
         }
-        for stranger in ["x", "config/1", "d/00/ff", "s/00000000", "w/ab/00000000", "t/00000000", "z/00000000"] {
+        for stranger in
+            ["x", "config/1", "d/00/ff", "s/00000000", "w/ab/00000000", "t/00000000", "e/00000000-w", "z/00000000"]
+        {
             assert_eq!(parse(&stranger.parse().unwrap()), None, "{stranger}");
         }
     }

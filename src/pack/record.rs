@@ -1,6 +1,6 @@
 //! The small sealed objects: their bodies, as CBOR arrays with numbered fields (RFC 8949).
 //!
-//! Owns the fields of config, certificate, revocation, session record, manifest, fence and mark. A new field gets the next number, and older
+//! Owns the fields of config, certificate, revocation, session record, manifest, fence, mark, epoch and verdict. A new field gets the next number, and older
 //! readers skip it; what they must not skip raises the feature bits of the envelope.
 
 use minicbor::bytes::{ByteArray, ByteVec};
@@ -109,6 +109,9 @@ pub struct SessionRecord {
     /// Start of the process, clock ticks since boot.
     #[n(7)]
     pub started: u64,
+    /// The epoch in which the session began, which is the one of its slot; none: it has come to no other since.
+    #[n(8)]
+    pub began: Option<u32>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -346,6 +349,44 @@ pub enum Decision {
     Release,
 }
 
+/// A deletion epoch: packs that nobody may use any more, and what counts of all that began before its boundary. Rows of fixed length stand one after the
+/// other, so that a million packs are 32 MB and no more.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct Epoch {
+    #[n(0)]
+    pub at: Time,
+    /// Names of data packs that go unless the verdict spares them; 32 bytes each.
+    #[n(1)]
+    pub condemned_data: ByteVec,
+    /// The same of metadata packs.
+    #[n(2)]
+    pub condemned_metadata: ByteVec,
+    /// Names of packs that are deleted, or missing, and that an index object may still name; 32 bytes each.
+    #[n(3)]
+    pub gone: ByteVec,
+    /// Every session that began in an epoch before this one is settled.
+    #[n(4)]
+    pub boundary: u32,
+    /// Of sessions that began before the boundary: the index objects that count. Session 16, sequence u32, epoch u32 (0xffffffff: a segment) each.
+    #[n(5)]
+    pub runs: ByteVec,
+    /// Of the same: the commit slots that count. Epoch u32, session 16 each.
+    #[n(6)]
+    pub slots: ByteVec,
+}
+
+/// The last word on an epoch's packs: those that it condemned and that are not named here are deleted.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct Verdict {
+    #[n(0)]
+    pub at: Time,
+    /// Names of packs; 32 bytes each.
+    #[n(1)]
+    pub spared: ByteVec,
+}
+
 /// What stands in a commit slot to keep a session from committing.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(array)]
@@ -392,6 +433,8 @@ mod tests {
             let _ = decode::<Config>(&bytes);
             let _ = decode::<SessionRecord>(&bytes);
             let _ = decode::<Mark>(&bytes);
+            let _ = decode::<Epoch>(&bytes);
+            let _ = decode::<Verdict>(&bytes);
         }
     }
 }

@@ -452,7 +452,8 @@ impl<B: Blocks> Run<B> {
             .then_some(block)
     }
 
-    fn find(&self, id: &ChunkId) -> Result<Option<EntryRow>, RunError<B::Error>> {
+    /// A chunk's entry.
+    pub fn find(&self, id: &ChunkId) -> Result<Option<EntryRow>, RunError<B::Error>> {
         let Some(mut number) = self.may_contain(id) else { return Ok(None) };
         loop {
             let block = self.blocks.block(number).map_err(RunError::Read)?;
@@ -600,9 +601,58 @@ impl<B: Blocks> Iterator for Entries<'_, B> {
     }
 }
 
-/// Merges `runs` into one that replaces `replaced`. An id that several hold is taken from the first.
+/// Some of a run's frames, by number.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Frames(Vec<Range<u32>>);
+
+impl Frames {
+    fn add(&mut self, frame: u32) {
+        match self.0.last_mut() {
+            Some(last) if last.end == frame => last.end += 1,
+            _ => self.0.push(frame..frame + 1),
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub fn contains(&self, frame: u32) -> bool {
+        let after = self.0.partition_point(|range| range.start <= frame);
+        after > 0 && frame < self.0[after - 1].end
+    }
+
+    /// How many of them come before `frame`.
+    fn before(&self, frame: u32) -> u32 {
+        let count = |range: &Range<u32>| range.end.min(frame) - range.start;
+        self.0.iter().take_while(|range| range.start < frame).map(count).sum()
+    }
+
+    fn len(&self) -> u64 {
+        self.0.iter().map(|range| u64::from(range.end - range.start)).sum()
+    }
+}
+
+impl<B: Blocks> Run<B> {
+    /// The frames of packs that are meant.
+    pub fn frames_of(&self, is_meant: impl Fn(&PackRow) -> bool) -> Result<Frames, RunError<B::Error>> {
+        let meant: Vec<bool> = self.packs.iter().map(is_meant).collect();
+        let (mut frames, mut number) = (Frames::default(), 0);
+        if meant.contains(&true) {
+            self.each_frame(|frame| {
+                if meant.get(frame.pack as usize) == Some(&true) {
+                    frames.add(number);
+                }
+                number += 1;
+            })?;
+        }
+        Ok(frames)
+    }
+}
+
+/// Merges `runs` into one that replaces `replaced`, each without some of its frames and what they hold. An id that several hold is taken from the first.
 pub fn merge<B: Blocks, E, F>(
-    runs: &[&Run<B>],
+    runs: &[(&Run<B>, Frames)],
     replaced: &[RunName],
     emit: F,
 ) -> Result<Vec<u8>, MergeError<E, B::Error>>
@@ -612,29 +662,40 @@ where
     let mut writer = RunWriter::without_filters(emit);
     let mut frame_bases = Vec::with_capacity(runs.len());
     let mut frames = 0u64;
-    for run in runs {
+    for (run, left_out) in runs {
         frame_bases.push(frames as u32);
-        frames += run.frames;
+        frames += run.frames.saturating_sub(left_out.len());
     }
     if frames > u64::from(u32::MAX) {
         return Err(MergeError::Read(Malformed("too many frames for one segment").into()));
     }
     let mut union = Union::of(runs).map_err(MergeError::Read)?;
     while let Some((at, mut entry)) = union.next().map_err(MergeError::Read)? {
-        if u64::from(entry.frame) >= runs[at].frames {
+        let (run, left_out) = &runs[at];
+        if u64::from(entry.frame) >= run.frames {
             return Err(MergeError::Read(Malformed("a chunk names no frame").into()));
         }
-        entry.frame += frame_bases[at];
+        entry.frame = entry.frame - left_out.before(entry.frame) + frame_bases[at];
         writer.entry(&entry).map_err(MergeError::Write)?;
     }
     let mut packs = Vec::new();
-    for run in runs {
-        let base = packs.len() as u32;
-        let mut failed = None;
-        let mut stray = false;
+    for (run, left_out) in runs {
+        // Where each pack stands in the merged run, once a frame of it does.
+        let mut places: Vec<Option<u32>> = vec![None; run.packs.len()];
+        let (mut failed, mut stray, mut number) = (None, false, 0);
         run.each_frame(|mut frame| {
-            stray |= frame.pack as usize >= run.packs.len();
-            frame.pack = frame.pack.saturating_add(base);
+            number += 1;
+            if left_out.contains(number - 1) {
+                return;
+            }
+            let Some(place) = places.get_mut(frame.pack as usize) else {
+                stray = true;
+                return;
+            };
+            frame.pack = *place.get_or_insert_with(|| {
+                packs.push(run.packs[frame.pack as usize]);
+                packs.len() as u32 - 1
+            });
             if failed.is_none() {
                 failed = writer.frame(&frame).err();
             }
@@ -646,7 +707,6 @@ where
         if let Some(error) = failed {
             return Err(MergeError::Write(error));
         }
-        packs.extend_from_slice(&run.packs);
     }
     writer.begin_tail(&packs).map_err(MergeError::Write)?;
     let mut filters = Filters::default();
@@ -664,16 +724,18 @@ where
 /// The entries of several runs in order, each id once, from the first run that has it.
 struct Union<'a, B: Blocks> {
     cursors: Vec<(Option<EntryRow>, Entries<'a, B>)>,
+    left_out: Vec<&'a Frames>,
     last: Option<ChunkId>,
 }
 
 impl<'a, B: Blocks> Union<'a, B> {
-    fn of(runs: &[&'a Run<B>]) -> Result<Self, RunError<B::Error>> {
-        let cursor = |run: &&'a Run<B>| -> Result<_, RunError<B::Error>> {
+    fn of(runs: &'a [(&'a Run<B>, Frames)]) -> Result<Self, RunError<B::Error>> {
+        let cursor = |(run, _): &'a (&'a Run<B>, Frames)| -> Result<_, RunError<B::Error>> {
             let mut entries = run.iter();
             Ok((entries.advance()?, entries))
         };
-        Ok(Self { cursors: runs.iter().map(cursor).collect::<Result<_, _>>()?, last: None })
+        let left_out = runs.iter().map(|(_, left_out)| left_out).collect();
+        Ok(Self { cursors: runs.iter().map(cursor).collect::<Result<_, _>>()?, left_out, last: None })
     }
 
     /// The next entry, and the place of its run.
@@ -683,6 +745,9 @@ impl<'a, B: Blocks> Union<'a, B> {
             let Some((id, at)) = heads.min() else { return Ok(None) };
             let (head, entries) = &mut self.cursors[at];
             let entry = std::mem::replace(head, entries.advance()?);
+            if entry.is_some_and(|entry| self.left_out[at].contains(entry.frame)) {
+                continue;
+            }
             match (self.last.replace(id), entry) {
                 (Some(last), _) if id < last => return Err(Malformed("entries are out of order").into()),
                 (Some(last), _) if id == last => {}
@@ -808,7 +873,7 @@ mod tests {
         fn a_merge_is_the_union(split in 1u64..400, overlap in 0u64..100) {
             let (a, b) = (run(0..split, &[pack(1)], &[]), run(split.saturating_sub(overlap)..500, &[pack(2)], &[]));
             let mut blocks = Vec::new();
-            let footer = merge(&[&a, &b], &[], |block: &[u8]| -> Result<(), Infallible> {
+            let footer = merge(&[(&a, Frames::default()), (&b, Frames::default())], &[], |block: &[u8]| -> Result<(), Infallible> {
                 blocks.push(Arc::new(block.to_vec()));
                 Ok(())
             }).unwrap_or_else(|_| unreachable!());
@@ -818,6 +883,23 @@ mod tests {
             for n in 0..500 {
                 let expected = a.locate(&id(n)).unwrap().or(b.locate(&id(n)).unwrap());
                 prop_assert_eq!(merged.locate(&id(n)).unwrap(), expected);
+            }
+        }
+
+        #[test]
+        fn a_merge_leaves_out_what_it_is_told_to(split in 1u64..400, overlap in 0u64..100) {
+            let (a, b) = (run(0..split, &[pack(1)], &[]), run(split.saturating_sub(overlap)..500, &[pack(2)], &[]));
+            let without = a.frames_of(|row| row.id == pack(1).id).unwrap();
+            let mut blocks = Vec::new();
+            let footer = merge(&[(&a, without), (&b, Frames::default())], &[], |block: &[u8]| -> Result<(), Infallible> {
+                blocks.push(Arc::new(block.to_vec()));
+                Ok(())
+            }).unwrap_or_else(|_| unreachable!());
+            blocks.push(Arc::new(footer));
+            let merged = Run::open(Memory(blocks)).unwrap();
+            prop_assert_eq!(merged.packs(), b.packs());
+            for n in 0..500 {
+                prop_assert_eq!(merged.locate(&id(n)).unwrap(), b.locate(&id(n)).unwrap());
             }
         }
 

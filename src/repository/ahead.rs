@@ -121,6 +121,7 @@ impl Ahead {
                 ahead.snapshots_and_index(store);
                 ahead.list_in_turn(store, &[keys::REVOCATIONS]);
                 ahead.list_in_turn(store, &[keys::MARKS]);
+                ahead.list_in_turn(store, &[keys::EPOCHS]);
             }
             (Errand::Verify, _) => ahead.list_in_turn(store, &[""]),
             (Errand::Any | Errand::Write, _) => {}

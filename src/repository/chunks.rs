@@ -4,9 +4,9 @@
 //! next ahead of it. Memory: at most `CACHE_BYTES` of decoded frames for each reader and `PACKS_MAX` open pack keys.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use super::{Error, Index, Repository, Result};
+use super::{Error, Index, Repository, Result, Scope};
 use crate::names::{ChunkId, PackId, WriterId};
 use crate::pack::container::{FrameOpener, Owner, PackError, PackHead, PackKind};
 use crate::pack::keys;
@@ -164,6 +164,8 @@ pub struct ChunkReader<'a> {
     ids: IdKeys,
     packs: PackKeys,
     frames: Mutex<(FrameCache, Codec)>,
+    /// The index as it stands now, once something was not where `index` has it; none: nobody asks for it.
+    again: Option<OnceLock<Option<Index>>>,
 }
 
 #[derive(Clone, Copy)]
@@ -182,7 +184,19 @@ impl<'a> ChunkReader<'a> {
             have: repository.access.role,
             need: "an admin or reader",
         })?;
-        Ok(Self { repository, index, ids: group.ids(writer), packs: PackKeys::default(), frames: Mutex::default() })
+        Ok(Self {
+            repository,
+            index,
+            ids: group.ids(writer),
+            packs: PackKeys::default(),
+            frames: Mutex::default(),
+            again: None,
+        })
+    }
+
+    /// The same, which loads the index once more if something is gone: a prune may run beside.
+    pub fn reloading(self) -> Self {
+        Self { again: Some(OnceLock::new()), ..self }
     }
 
     pub fn ids(&self) -> &IdKeys {
@@ -222,14 +236,26 @@ impl<'a> ChunkReader<'a> {
         self.read(id, ChunkKind::Data).map(Arc::unwrap_or_clone)
     }
 
-    /// Tries every place where the chunk lies; the first error is told if none is good.
     fn read(&self, id: &ChunkId, kind: ChunkKind) -> Result<Arc<Vec<u8>>> {
-        let first = self.index.locate(id)?.ok_or(Error::ChunkUnknown { chunk: *id })?;
+        let first = self.read_by(self.index, id, kind);
+        let Some(again) = self.again.as_ref().filter(|_| first.as_ref().is_err_and(Error::may_have_moved)) else {
+            return first;
+        };
+        let load = || Index::load(self.repository, Scope::Read, &mut |_| ()).ok();
+        match again.get_or_init(load).as_ref().map(|index| self.read_by(index, id, kind)) {
+            Some(Ok(chunk)) => Ok(chunk),
+            _ => first,
+        }
+    }
+
+    /// Tries every place where the chunk lies; the first error is told if none is good.
+    fn read_by(&self, index: &Index, id: &ChunkId, kind: ChunkKind) -> Result<Arc<Vec<u8>>> {
+        let first = index.locate(id)?.ok_or(Error::ChunkUnknown { chunk: *id })?;
         let error = match self.read_at(id, kind, &first) {
             Ok(chunk) => return Ok(chunk),
             Err(error) => error,
         };
-        for place in self.index.locate_all(id)?.iter().filter(|place| **place != first) {
+        for place in index.locate_all(id)?.iter().filter(|place| **place != first) {
             if let Ok(chunk) = self.read_at(id, kind, place) {
                 return Ok(chunk);
             }

@@ -32,8 +32,6 @@ pub enum Error {
     Missing { key: ObjectKey },
     #[error("the repository uses the feature {feature:?}, which this build does not know")]
     Feature { feature: String },
-    #[error("{key} is a deletion epoch, which this build cannot interpret, so it must not write here")]
-    Epoch { key: ObjectKey },
     #[error("{what} needs {need} key, and this one is a {} key", have.name())]
     Role { what: &'static str, have: Role, need: &'static str },
     #[error("writer {writer} has no certificate that verifies")]
@@ -126,7 +124,6 @@ impl Hint for Error {
             | Error::Index { .. } => {
                 "`lifeboat verify --level data` lists all damage; other snapshots may be whole".into()
             }
-            Error::Epoch { .. } => "use the Lifeboat version that prunes this repository".into(),
             Error::Role { .. } => "give another key with --key, or make one with `lifeboat key export`".into(),
             Error::NoCertificate { .. } => {
                 "its key was never exported from this repository, or the store lost it".into()
@@ -173,6 +170,15 @@ fn store_hint(error: &StoreError) -> Option<String> {
 }
 
 impl Error {
+    /// Whether what was looked for may lie elsewhere by now, as the index knows it now.
+    pub fn may_have_moved(&self) -> bool {
+        match self {
+            Error::PackMissing { .. } | Error::ChunkUnknown { .. } | Error::Missing { .. } => true,
+            Error::Store(error) => error.is_not_found(),
+            _ => false,
+        }
+    }
+
     /// Whether something in the store is not what it should be (exit code 13).
     pub fn is_damage(&self) -> bool {
         match self {

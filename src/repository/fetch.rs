@@ -1,6 +1,6 @@
 //! Index runs on their way into this process: whose they are, and that their writer signed every byte.
 //!
-//! Owns the proof. A run's signature covers all of it, and its blocks are sealed one by one under the group's key, which every writer of the group holds: so
+//! Owns the proof. Segments that the admin made of several writers' runs say for which group they are. A run's signature covers all of it, and its blocks are sealed one by one under the group's key, which every writer of the group holds: so
 //! the signature is what tells one writer's run from another's forgery, and it must be checked over the whole run before one block of it is believed.
 //! Where this host keeps copies, that happens once: nothing but a run that was verified is ever kept under a run's name, by whoever fetched it (here, and
 //! `verify`) or made it (deltas and segments of this host), in a directory that only this user can write to. A copy under that name is therefore believed
@@ -44,6 +44,7 @@ pub(super) struct Room(AtomicUsize);
 
 pub(super) struct Fetched {
     pub size: u64,
+    pub by: SignedBy,
     pub group: GroupId,
     pub opener: SegmentOpener,
     pub held: Held,
@@ -52,24 +53,34 @@ pub(super) struct Fetched {
 /// Fetches a run, and proves it; none if this key has no key for its group. `size` is what a listing says.
 pub(super) fn run(repository: &Repository, name: RunName, size: Option<u64>, room: &Room) -> Result<Option<Fetched>> {
     let writer = repository.writer(name.session.writer())?;
-    let Some(group) = repository.access.group(writer.group) else { return Ok(None) };
     let wanted = Wanted { repository, name, key: keys::run(name), signer: writer.signing };
-    let fetched = |size: u64, header: Header, held| -> Result<Option<Fetched>> {
+    let fetched = |size: u64, (header, by): Proven, held| -> Result<Option<Fetched>> {
+        let of = if let SignedBy::AdminFor(group) = by { group } else { writer.group };
+        let Some(group) = repository.access.group(of) else { return Ok(None) };
         let opener = header.opener(&wanted.key, &group.index_key()).map_err(|cause| wanted.damaged(cause))?;
-        Ok(Some(Fetched { size, group: group.id, opener, held }))
+        Ok(Some(Fetched { size, by, group: group.id, opener, held }))
     };
+    // Of another group's runs those may be for this key that the admin made, and they are segments.
+    if repository.access.group(writer.group).is_none() {
+        let Some(size) = size.filter(|_| name.epoch.is_none()) else { return Ok(None) };
+        let trailer = repository.store.get_range(&wanted.key, size.saturating_sub(TRAILER_BYTES as u64)..size)?;
+        if !matches!(SignedBy::of_trailer(&trailer), Ok(SignedBy::AdminFor(group)) if repository.access.group(group).is_some())
+        {
+            return Ok(None);
+        }
+    }
     let copies = repository.store.copies();
     if let Some(copies) = copies {
         if let Some(copy) = copies.open(&wanted.key) {
-            match wanted.header(&copy.read(0..HEADER_BYTES as u64).unwrap_or_default()) {
-                Ok(header) => return fetched(copy.size(), header, Held::Copy(copy)),
+            match wanted.ends(copy.size(), |range| Ok(copy.read(range).unwrap_or_default())) {
+                Ok(ends) => return fetched(copy.size(), ends, Held::Copy(copy)),
                 Err(_) => _ = copies.forget(&wanted.key),
             }
         }
         if let Some(size) = size.filter(|size| *size > WHOLE_BYTES)
-            && let Some((header, copy)) = wanted.in_pieces(copies, size)?
+            && let Some((ends, copy)) = wanted.in_pieces(copies, size)?
         {
-            return fetched(size, header, Held::Copy(copy));
+            return fetched(size, ends, Held::Copy(copy));
         }
     }
     if let Some(size) = size.filter(|size| *size > KEEP_BYTES as u64)
@@ -78,8 +89,8 @@ pub(super) fn run(repository: &Repository, name: RunName, size: Option<u64>, roo
     {
         return fetched(size, wanted.in_place(size)?, Held::Nothing);
     }
-    let proved = |bytes: Vec<u8>| wanted.prove(&bytes).map(|header| (header, bytes));
-    let (header, bytes) = match repository.ahead.bytes(&wanted.key).map(proved) {
+    let proved = |bytes: Vec<u8>| wanted.prove(&bytes).map(|ends| (ends, bytes));
+    let (ends, bytes) = match repository.ahead.bytes(&wanted.key).map(proved) {
         Some(Ok(proved)) => proved,
         _ => proved(repository.store.get(&wanted.key)?)?,
     };
@@ -96,7 +107,7 @@ pub(super) fn run(repository: &Repository, name: RunName, size: Option<u64>, roo
     } else {
         Held::Nothing
     };
-    fetched(size, header, held)
+    fetched(size, ends, held)
 }
 
 fn keep(copies: &Copies, key: &ObjectKey, verified: &[u8]) {
@@ -105,6 +116,9 @@ fn keep(copies: &Copies, key: &ObjectKey, verified: &[u8]) {
         copy.keep(key);
     }
 }
+
+/// A run's header, and who signed it.
+type Proven = (Header, SignedBy);
 
 struct Wanted<'a> {
     repository: &'a Repository,
@@ -125,19 +139,33 @@ impl Wanted<'_> {
         if header.kind == kind { Ok(header) } else { Err(self.damaged(ObjectError::Kind(header.kind as u8))) }
     }
 
+    /// Who may have signed it, and whose signature that would be.
+    fn signer(&self, by: SignedBy) -> Result<PublicKey> {
+        match by {
+            SignedBy::Writer(writer) if writer == self.name.session.writer() => Ok(self.signer),
+            SignedBy::AdminFor(_) if self.name.epoch.is_none() => Ok(self.repository.access.admin_public),
+            _ => Err(self.damaged(ObjectError::Signature)),
+        }
+    }
+
+    /// Beginning and end of a run that was proven before.
+    fn ends(&self, size: u64, read: impl Fn(std::ops::Range<u64>) -> Result<Vec<u8>>) -> Result<Proven> {
+        let header = self.header(&read(0..HEADER_BYTES as u64)?)?;
+        let trailer = read(size.saturating_sub(TRAILER_BYTES as u64)..size)?;
+        let by = SignedBy::of_trailer(&trailer).map_err(|cause| self.damaged(cause))?;
+        Ok((header, by))
+    }
+
     /// Checks all of a run.
-    fn prove(&self, bytes: &[u8]) -> Result<Header> {
+    fn prove(&self, bytes: &[u8]) -> Result<Proven> {
         let envelope = Envelope::parse(bytes, &self.key, self.repository.id).map_err(|cause| self.damaged(cause))?;
         let header = self.header(bytes)?;
-        if envelope.signed_by != SignedBy::Writer(self.name.session.writer()) {
-            return Err(self.damaged(ObjectError::Signature));
-        }
-        envelope.verify(self.signer).map_err(|cause| self.damaged(cause))?;
-        Ok(header)
+        envelope.verify(self.signer(envelope.signed_by)?).map_err(|cause| self.damaged(cause))?;
+        Ok((header, envelope.signed_by))
     }
 
     /// Fetches a large run into a copy, and checks it there before it is kept; none if no copy can be kept.
-    fn in_pieces(&self, copies: &Copies, size: u64) -> Result<Option<(Header, Copy)>> {
+    fn in_pieces(&self, copies: &Copies, size: u64) -> Result<Option<(Proven, Copy)>> {
         let Some(mut new) = copies.begin() else { return Ok(None) };
         let starts: Vec<u64> = (0..size).step_by(PIECE_BYTES as usize).collect();
         let bring = |start: &u64| -> Result<bool> {
@@ -150,7 +178,7 @@ impl Wanted<'_> {
             }
         }
         let mut torn = false;
-        let header = self.prove_pieces(size, |range| {
+        let proven = self.prove_pieces(size, |range| {
             let piece = new.read(range);
             torn |= piece.is_err();
             Ok(piece.unwrap_or_default())
@@ -158,32 +186,32 @@ impl Wanted<'_> {
         if torn {
             return Ok(None);
         }
-        let header = header?;
+        let proven = proven?;
         new.ends_at(size);
         new.keep(&self.key);
-        Ok(copies.open(&self.key).map(|copy| (header, copy)))
+        Ok(copies.open(&self.key).map(|copy| (proven, copy)))
     }
 
     /// Checks a large run where it lies, unless that was done before and nobody has written to it since.
-    fn in_place(&self, size: u64) -> Result<Header> {
+    fn in_place(&self, size: u64) -> Result<Proven> {
         let store = &self.repository.store;
         let stamp = store.stamp(&self.key)?;
         let fact =
             self.repository.proofs.as_ref().zip(stamp).map(|(proofs, stamp)| (proofs, proofs.of_run(&self.key, stamp)));
         if fact.as_ref().is_some_and(|(proofs, fact)| proofs.recall(fact).is_some()) {
-            return self.header(&store.get_range(&self.key, 0..HEADER_BYTES as u64)?);
+            return self.ends(size, |range| Ok(store.get_range(&self.key, range)?));
         }
-        let header = self.prove_pieces(size, |range| Ok(store.get_range(&self.key, range)?))?;
+        let proven = self.prove_pieces(size, |range| Ok(store.get_range(&self.key, range)?))?;
         if let Some((proofs, fact)) = fact
             && store.stamp(&self.key)? == stamp
         {
             proofs.note(&fact, None);
         }
-        Ok(header)
+        Ok(proven)
     }
 
     /// Checks all of a run that `read` brings piece by piece.
-    fn prove_pieces(&self, size: u64, mut read: impl FnMut(std::ops::Range<u64>) -> Result<Vec<u8>>) -> Result<Header> {
+    fn prove_pieces(&self, size: u64, mut read: impl FnMut(std::ops::Range<u64>) -> Result<Vec<u8>>) -> Result<Proven> {
         let mut message = Message::new(self.repository.id, &self.key);
         let signed = size.checked_sub(SIGNATURE_BYTES as u64).ok_or_else(|| self.damaged(ObjectError::Short))?;
         let mut header = None;
@@ -195,11 +223,10 @@ impl Wanted<'_> {
             message.add(&piece[..piece.len().min(signed.saturating_sub(start) as usize)]);
         }
         let trailer = read(size.saturating_sub(TRAILER_BYTES as u64)..size)?;
-        let by_writer = trailer.len() == TRAILER_BYTES && trailer[0] == 2;
-        if !by_writer || trailer[1..9] != self.name.session.writer().0 || !self.signer.verifies(&message, &trailer[9..])
-        {
+        let by = SignedBy::of_trailer(&trailer).map_err(|cause| self.damaged(cause))?;
+        if trailer.len() != TRAILER_BYTES || !self.signer(by)?.verifies(&message, &trailer[9..]) {
             return Err(self.damaged(ObjectError::Signature));
         }
-        header.ok_or_else(|| self.damaged(ObjectError::Short))
+        header.map(|header| (header, by)).ok_or_else(|| self.damaged(ObjectError::Short))
     }
 }

@@ -5,14 +5,14 @@
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::fetch::{self, Held, Room};
 use super::{Error, Repository, Result, each};
-use crate::names::{ChunkId, GroupId, ObjectKey, WriterId};
+use crate::names::{ChunkId, GroupId, ObjectKey, PackId, WriterId};
 use crate::pack::keys::{self, Meaning};
-use crate::pack::run::{self, BLOCK_BYTES, Blocks, Location, Run, RunError, RunName};
+use crate::pack::run::{self, BLOCK_BYTES, Blocks, Frames, Location, Run, RunError, RunName};
 use crate::seal::cipher::TAG_BYTES;
 use crate::seal::object::{Identity, ObjectError, ObjectKind, Sealing, SegmentOpener, SignedBy, segment_range};
 use crate::store::{Create, Store};
@@ -64,6 +64,7 @@ pub struct SealedRun {
     key: ObjectKey,
     pub size: u64,
     pub group: GroupId,
+    pub by: SignedBy,
     opener: SegmentOpener,
     /// What this process has of the object.
     held: Held,
@@ -111,6 +112,14 @@ impl Blocks for SealedRun {
 }
 
 impl SealedRun {
+    /// Whether this run's word that it replaces another counts: a writer speaks for its own runs only, the admin for all.
+    pub fn may_replace(&self, old: &RunName) -> bool {
+        match self.by {
+            SignedBy::Writer(writer) => old.session.writer() == writer,
+            SignedBy::Admin | SignedBy::AdminFor(_) => true,
+        }
+    }
+
     /// Opens what is stored in `range`, from the nearest place that has it.
     fn read(&self, range: Range<u64>, open: impl Fn(Vec<u8>) -> Result<Vec<u8>>) -> Result<Vec<u8>> {
         match &self.held {
@@ -128,9 +137,43 @@ impl SealedRun {
     }
 }
 
+/// What a writer makes of one run.
+#[derive(Default)]
+struct Guard {
+    /// Frames of packs that nobody may use any more.
+    excluded: Frames,
+    /// A bit for each frame that something was found in; none: nobody asks.
+    used: Vec<AtomicU64>,
+}
+
+impl Guard {
+    fn of(run: &Run<SealedRun>, is_excluded: impl Fn(&PackId) -> bool) -> Result<Self> {
+        let excluded = run.frames_of(|pack| is_excluded(&pack.id)).map_err(|error| run_error(run.source(), error))?;
+        let words = usize::try_from(run.frames().div_ceil(64)).unwrap_or(0);
+        Ok(Self { excluded, used: (0..words).map(|_| AtomicU64::new(0)).collect() })
+    }
+
+    /// Notes that something in this frame will be used. False: it may not be.
+    fn lets_use(&self, frame: u32) -> bool {
+        if self.excluded.contains(frame) {
+            return false;
+        }
+        if let Some(word) = self.used.get(frame as usize / 64) {
+            // Read first: most frames are used many times.
+            let bit = 1 << (frame % 64);
+            if word.load(Ordering::Relaxed) & bit == 0 {
+                word.fetch_or(bit, Ordering::Relaxed);
+            }
+        }
+        true
+    }
+}
+
 /// All runs of a scope.
 pub struct Index {
     runs: Vec<Arc<Run<SealedRun>>>,
+    /// For each run, if a writer asks; else none.
+    guards: Vec<Arc<Guard>>,
     cache: Arc<Mutex<BlockCache>>,
     opened: u32,
     /// For whole runs in memory.
@@ -147,20 +190,31 @@ fn run_error(run: &SealedRun, error: RunError<Error>) -> Error {
 impl Index {
     /// An index of nothing.
     pub fn empty() -> Self {
-        Self { runs: Vec::new(), cache: Arc::default(), opened: 0, room: Arc::default() }
+        Self { runs: Vec::new(), guards: Vec::new(), cache: Arc::default(), opened: 0, room: Arc::default() }
     }
 
     /// The same runs once more, filters and blocks in the same memory; what is added to one is not in the other.
     pub fn share(&self) -> Self {
-        Self { runs: self.runs.clone(), cache: self.cache.clone(), opened: self.opened, room: self.room.clone() }
+        let (runs, guards) = (self.runs.clone(), self.guards.clone());
+        Self { runs, guards, cache: self.cache.clone(), opened: self.opened, room: self.room.clone() }
     }
 
     /// Opens every run of `scope` that no segment replaces. `refused` receives what does not verify, and the rest is used.
     pub fn load(repository: &Repository, scope: Scope, refused: &mut dyn FnMut(Error)) -> Result<Self> {
+        Self::load_counting(repository, scope, &|_| true, refused)
+    }
+
+    /// The same of the runs that count.
+    pub(super) fn load_counting(
+        repository: &Repository,
+        scope: Scope,
+        counts: &dyn Fn(&RunName) -> bool,
+        refused: &mut dyn FnMut(Error),
+    ) -> Result<Self> {
         let mut index = Self::empty();
         let wanted = |name: &RunName| match scope {
-            Scope::Read => true,
-            Scope::Write { writer, .. } => name.session.writer() == writer || name.epoch.is_none(),
+            Scope::Read => counts(name),
+            Scope::Write { writer, .. } => (name.session.writer() == writer || name.epoch.is_none()) && counts(name),
         };
         let mut named: Vec<(RunName, u64)> = repository
             .list_index()?
@@ -204,8 +258,7 @@ impl Index {
                                     continue;
                                 }
                             }
-                            // A writer speaks for its own runs only.
-                            replaced.extend(run.replaced().iter().filter(|old| old.session.writer() == writer));
+                            replaced.extend(run.replaced().iter().filter(|old| run.source().may_replace(old)));
                             index.runs.push(Arc::new(run));
                         }
                         Err(error @ Error::Store(_)) if !error.is_damage() => return Err(error),
@@ -234,6 +287,7 @@ impl Index {
             key: keys::run(name),
             size: fetched.size,
             group: fetched.group,
+            by: fetched.by,
             opener: fetched.opener,
             held: fetched.held,
             doubted: AtomicBool::new(false),
@@ -251,18 +305,55 @@ impl Index {
     pub fn add(&mut self, repository: &Repository, name: RunName) -> Result<()> {
         self.opened += 1;
         if let Some(run) = self.open(repository, self.opened, name, None)? {
+            if !self.guards.is_empty() || self.runs.is_empty() {
+                self.guards.push(Arc::new(Guard::of(&run, |_| false)?));
+            }
             self.runs.push(Arc::new(run));
         }
         Ok(())
     }
 
+    /// From now on nothing that lies in these packs is found by `contains`, and `used_packs` tells what was.
+    pub(super) fn guard(&mut self, is_excluded: impl Fn(&PackId) -> bool) -> Result<()> {
+        let guard = |run: &Arc<Run<SealedRun>>| Guard::of(run, &is_excluded).map(Arc::new);
+        self.guards = self.runs.iter().map(guard).collect::<Result<_>>()?;
+        Ok(())
+    }
+
+    /// Packs that hold what `contains` found since the index is guarded; some of them more than was looked for.
+    pub(super) fn used_packs(&self) -> Result<HashSet<PackId>> {
+        let mut used = HashSet::new();
+        for (run, guard) in self.runs.iter().zip(&self.guards) {
+            if guard.used.iter().all(|word| word.load(Ordering::Relaxed) == 0) {
+                continue;
+            }
+            let mut number = 0;
+            run.each_frame(|frame| {
+                let is_used = guard
+                    .used
+                    .get(number / 64)
+                    .is_some_and(|word| word.load(Ordering::Relaxed) >> (number % 64) & 1 == 1);
+                if is_used {
+                    used.extend(run.packs().get(frame.pack as usize).map(|pack| pack.id));
+                }
+                number += 1;
+            })
+            .map_err(|error| run_error(run.source(), error))?;
+        }
+        Ok(used)
+    }
+
+    /// Whether a chunk is stored where it may be used again.
     pub fn contains(&self, id: &ChunkId) -> Result<bool> {
-        for run in &self.runs {
-            match run.contains(id).map_err(|error| run_error(run.source(), error)) {
-                Ok(false) => {}
+        for (at, run) in self.runs.iter().enumerate() {
+            match run.find(id).map_err(|error| run_error(run.source(), error)) {
+                Ok(Some(entry)) if self.guards.get(at).is_none_or(|guard| guard.lets_use(entry.frame)) => {
+                    return Ok(true);
+                }
                 // What cannot be read is not there: the chunk is stored again.
+                Ok(_) => {}
                 Err(error) if error.is_damage() => {}
-                found => return found,
+                Err(error) => return Err(error),
             }
         }
         Ok(false)
@@ -315,18 +406,22 @@ pub fn merge_own_runs(
     sequence: &mut u32,
 ) -> Result<Vec<(RunName, u64)>> {
     let writer = repository.need_writer("merging the index")?;
-    let own = |run: &&Arc<Run<SealedRun>>| run.source().name.session.writer() == writer.id;
-    let mut tiers: HashMap<u32, Vec<&Arc<Run<SealedRun>>>> = HashMap::new();
-    for run in index.runs().iter().filter(own) {
+    let mut tiers: HashMap<u32, Vec<(&Arc<Run<SealedRun>>, Frames)>> = HashMap::new();
+    for (at, run) in index.runs().iter().enumerate() {
+        // What the admin merged is not for a writer to replace.
+        if run.source().by != SignedBy::Writer(writer.id) {
+            continue;
+        }
         // Entries by powers of eight: each entry is rewritten about once for each power.
-        tiers.entry(run.entries().max(1).ilog2() / 3).or_default().push(run);
+        let left_out = index.guards.get(at).map(|guard| guard.excluded.clone()).unwrap_or_default();
+        tiers.entry(run.entries().max(1).ilog2() / 3).or_default().push((run, left_out));
     }
     let mut made = Vec::new();
     for runs in tiers.into_values().filter(|runs| runs.len() >= MERGE_RUNS) {
         let name = RunName { session, sequence: *sequence, epoch: None };
         *sequence += 1;
         let mut replaced: Vec<RunName> = Vec::new();
-        for run in &runs {
+        for (run, _) in &runs {
             replaced.push(run.source().name);
             replaced.extend_from_slice(run.replaced());
         }
@@ -345,7 +440,8 @@ pub fn merge_own_runs(
         let mut out = Vec::with_capacity(1 << 20);
         let mut sealing = Sealing::new(&identity, &mut out);
         let mut bytes = 0u64;
-        let inputs: Vec<&Run<SealedRun>> = runs.iter().map(|run| &***run).collect();
+        let inputs: Vec<(&Run<SealedRun>, Frames)> =
+            runs.iter().map(|(run, left_out)| (&***run, left_out.clone())).collect();
         let footer = run::merge(&inputs, &replaced, |block: &[u8]| -> Result<()> {
             sealing.push(block, &mut out);
             if out.len() >= (1 << 20) - 2 * BLOCK_BYTES {

@@ -176,7 +176,9 @@ impl Repository {
             let header = &envelope.header;
             match (header.kind, envelope.signed_by) {
                 (ObjectKind::Mark, SignedBy::Admin) => {}
-                (ObjectKind::Mark, SignedBy::Writer(_)) => return Err(damaged(ObjectError::Signature)),
+                (ObjectKind::Mark, SignedBy::Writer(_) | SignedBy::AdminFor(_)) => {
+                    return Err(damaged(ObjectError::Signature));
+                }
                 (kind, _) => return Err(damaged(ObjectError::Kind(kind as u8))),
             }
             let signer = self.access.admin_public;

@@ -6,6 +6,7 @@
 mod access;
 mod ahead;
 mod chunks;
+mod epochs;
 mod error;
 mod fetch;
 mod host;
@@ -15,6 +16,7 @@ mod manifests;
 mod marks;
 mod packer;
 mod proofs;
+pub(crate) mod rules;
 mod session;
 mod snapshots;
 mod spent;
@@ -53,8 +55,10 @@ pub use spent::Spent;
 pub(crate) use together::{CALLS, both, each};
 pub use writers::{Writer, Writers};
 
-/// Features of version 1 that this build knows; none has a name yet.
-const KNOWN_FEATURES: [&str; 0] = [];
+/// Snapshots that expired may lack parts, and what is older than the newest epoch's boundary counts only if it lists it. The first prune raises it.
+pub(crate) const DELETION: &str = "deletion";
+/// Features of version 1 that this build knows.
+const KNOWN_FEATURES: [&str; 1] = [DELETION];
 
 /// An open repository. Shared by threads.
 pub struct Repository {
@@ -168,22 +172,6 @@ impl Repository {
         self.access.role
     }
 
-    /// The newest deletion epoch. None exists in this version of the format, and a writer must not guess what one means.
-    pub(crate) fn newest_epoch(&self) -> Result<u32> {
-        newest(self.store.list(keys::EPOCHS)?)
-    }
-
-    /// The same, as it was read while the repository opened; snapshots that were listed then came after it.
-    pub(crate) fn first_epoch(&self) -> Result<u32> {
-        match self.ahead.listing(keys::EPOCHS) {
-            Some(listed) => newest(listed),
-            None => {
-                self.ahead.forget();
-                self.newest_epoch()
-            }
-        }
-    }
-
     /// The commit slots. An index that was listed while the repository opened goes with the slots that were listed then, and with no later ones.
     pub(crate) fn list_commits(&self) -> Result<Vec<Listed>> {
         match self.ahead.listing(keys::COMMITS) {
@@ -208,6 +196,7 @@ impl Repository {
             self.ahead.list_in_turn(&self.store, &[keys::COMMITS, keys::INDEX]);
             self.ahead.list_in_turn(&self.store, &[keys::REVOCATIONS]);
             self.ahead.list_in_turn(&self.store, &[keys::MARKS]);
+            self.ahead.list_in_turn(&self.store, &[keys::EPOCHS]);
         }
     }
 
@@ -274,16 +263,9 @@ impl Repository {
     /// The public key of whoever is said to have signed.
     fn signer(&self, by: SignedBy) -> Result<PublicKey> {
         match by {
-            SignedBy::Admin => Ok(self.access.admin_public),
+            SignedBy::Admin | SignedBy::AdminFor(_) => Ok(self.access.admin_public),
             SignedBy::Writer(writer) => Ok(self.writer(writer)?.signing),
         }
-    }
-}
-
-fn newest(epochs: Vec<Listed>) -> Result<u32> {
-    match epochs.into_iter().next_back() {
-        None => Ok(0),
-        Some(listed) => Err(Error::Epoch { key: listed.key }),
     }
 }
 

@@ -3,7 +3,7 @@
 //! Owns open packs (two for data, filled alternately, so that sizes of neighbouring frames do not stand side by side; one for metadata), the comparison
 //! of what was sealed with what was read, and the checkpoints. Called by many workers at once.
 //!
-//! Order: a pack is durable before a delta names it, a delta before a manifest needs it. Memory: the table of each open pack (36 bytes a chunk), and 44
+//! Order: a pack is durable before a delta names it, a delta before a manifest needs it. Memory: the name of each pack, the table of each open pack (36 bytes a chunk), and 44
 //! bytes for each chunk that is in a finished pack and in no delta yet, which `checkpoint_due` bounds at `CHECKPOINT_CHUNKS`. A pack's table counts towards
 //! its size, and has a limit of its own, so that a million tiny chunks are many packs.
 //!
@@ -119,6 +119,8 @@ pub struct Packer<'a> {
     /// Ids that this session stores and no delta names yet: the first to claim one stores it.
     claimed: Vec<Mutex<HashSet<ChunkId>>>,
     finished: Arc<Mutex<Finished>>,
+    /// Every pack that this session has named, from before it is stored.
+    own: Mutex<HashSet<PackId>>,
     last_checkpoint: Mutex<Instant>,
     pub stored_bytes: Arc<AtomicU64>,
     /// None: the store is near, and whoever fills a pack finishes it.
@@ -146,6 +148,7 @@ impl<'a> Packer<'a> {
             data_packs: AtomicU32::new(0),
             claimed: (0..SHARDS).map(|_| Mutex::default()).collect(),
             finished: Arc::default(),
+            own: Mutex::default(),
             last_checkpoint: Mutex::new(Instant::now()),
             stored_bytes: Arc::default(),
             uploads: repository.store.is_remote().then(|| Uploads::new(cancel)),
@@ -162,6 +165,11 @@ impl<'a> Packer<'a> {
     /// Whether this session stores the chunk already.
     pub fn has_claimed(&self, id: &ChunkId) -> bool {
         lock(&self.claimed[usize::from(id.0[31]) % SHARDS]).contains(id)
+    }
+
+    /// The packs that this session stores, on their way or there.
+    pub(super) fn own_packs(&self) -> HashSet<PackId> {
+        lock(&self.own).clone()
     }
 
     /// What workers have spent on data frames.
@@ -277,6 +285,7 @@ impl<'a> Packer<'a> {
         };
         debug_assert!(tail.len() > FOOTER_BYTES);
         let row = PackRow { id: PackId(*stream.name.finalize().as_bytes()), kind, size: table_at + tail.len() as u64 };
+        lock(&self.own).insert(row.id);
         let (finished, stored) = (self.finished.clone(), self.stored_bytes.clone());
         let Stream { upload, copy, .. } = stream;
         let finish = move || -> crate::store::Result<()> {

@@ -17,15 +17,20 @@
 //!
 //! A slot that is taken by anything else ends the session (`Fenced`): it starts again under a new id, and finds what it uploaded.
 
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use minicbor::bytes::{ByteArray, ByteVec};
 
+use super::epochs::{Newest, View};
 use super::host::Process;
+use super::rules::{Rule, holds};
+use super::snapshots::settled;
 use super::together::both;
-use super::{Error, Repository, Result, Snapshots};
+use super::{Error, Index, Packer, Repository, Result, Scope, Snapshots};
 use crate::clock::Clock;
-use crate::names::{ObjectKey, SessionId, SnapshotId};
+use crate::names::{ObjectKey, PackId, SessionId, SnapshotId};
 use crate::pack::keys::{self, Meaning};
 use crate::pack::record::{self, Time};
 use crate::pack::run::RunName;
@@ -36,10 +41,13 @@ use crate::seal::stanza::{To, Use};
 use crate::store::create_once::{Outcome, create_once, is_refused_again};
 use crate::store::{Listed, Store};
 
-/// A new record at least so often, so that a collector need not wait for a lease.
+/// A new record at least so often: what is silent for a lease is taken for dead.
 const HEARTBEAT: Duration = Duration::from_secs(600);
+/// So often a session looks for a new epoch, which a collector opened who now waits for it; a listing of few objects.
+const LOOK_NEAR: Duration = Duration::from_secs(5);
+const LOOK_FAR: Duration = Duration::from_secs(60);
 /// Silent for longer, a session of another host is taken for dead in single-writer mode.
-const LEASE_SECONDS: i64 = 6 * 3600;
+pub(crate) const LEASE_SECONDS: i64 = 6 * 3600;
 /// An unfinished small object that nobody has written to for so long is nobody's.
 const STALE_SECONDS: i64 = 86_400;
 const HEADS_MAX: usize = 64;
@@ -50,10 +58,18 @@ pub struct WriteSession<'a> {
     repository: &'a Repository,
     clock: &'a dyn Clock,
     pub id: SessionId,
-    pub epoch: u32,
+    /// The epoch in which it began: the one of its slot and of its deltas.
+    pub began: u32,
+    /// The epoch that it has come to.
+    epoch: u32,
+    view: Arc<View>,
+    /// Packs that it has come to use, as far as they were gathered, and those of them that were condemned.
+    used: HashSet<PackId>,
+    vetoes: HashSet<PackId>,
     process: Process,
     records: u32,
     last_record: Instant,
+    last_look: Instant,
     parents: Vec<String>,
     /// `parents`, and the snapshots whose trees are used again.
     pinned: Vec<String>,
@@ -92,8 +108,9 @@ impl<'a> WriteSession<'a> {
         let process = Process::this(&repository.access.repository_key);
         for _ in 0..RESTARTS_MAX {
             // One after the other: snapshots that were listed before the epoch that is named with them are not what its collector saw.
-            let epoch = repository.first_epoch()?;
-            let snapshots = Snapshots::list(repository)?;
+            let newest = repository.first_epoch()?;
+            let epoch = newest.number;
+            let snapshots = Snapshots::list_by(repository, repository.view(newest)?)?;
             // The listing of snapshots brought the one of revocations.
             if repository.revocation(writer.id)?.is_some() {
                 return Err(Error::Revoked { writer: writer.id });
@@ -103,14 +120,22 @@ impl<'a> WriteSession<'a> {
             // What was forgotten is named, and not kept for that.
             let mut pinned: Vec<String> = parents.iter().filter(|slot| snapshots.is_good(slot)).cloned().collect();
             pinned.extend(choose(&snapshots).into_iter().filter(|slot| !parents.contains(slot)));
+            if snapshots.view.doubt.is_some() {
+                pinned.clear();
+            }
             let mut session = Self {
                 repository,
                 clock,
                 id,
+                began: epoch,
                 epoch,
+                view: snapshots.view.clone(),
+                used: HashSet::new(),
+                vetoes: HashSet::new(),
                 process,
                 records: 0,
                 last_record: Instant::now(),
+                last_look: Instant::now(),
                 parents,
                 pinned,
                 heads: heads.into_iter().take(HEADS_MAX).collect(),
@@ -121,7 +146,7 @@ impl<'a> WriteSession<'a> {
                 next_run: 0,
             };
             let (again, listed) = session.announce()?;
-            if again? == epoch {
+            if again?.number == epoch || !holds(Rule::EpochReadTwice) {
                 session.meet_others(&listed?)?;
                 if let Err(error) = session.sweep() {
                     tracing::warn!(%error, "leftovers could not be removed; they take space and do no harm");
@@ -136,7 +161,7 @@ impl<'a> WriteSession<'a> {
     /// Creates the session's record. Only then, and all three beside each other on a store that is far away: the same create once more, the newest
     /// epoch again, and the listing of sessions.
     #[allow(clippy::type_complexity)] // two answers, each of which may be an error of its own
-    fn announce(&mut self) -> Result<(Result<u32>, Result<Vec<Listed>>)> {
+    fn announce(&mut self) -> Result<(Result<Newest>, Result<Vec<Listed>>)> {
         let key = keys::session_record(self.id, 0);
         let bytes = self.record(&key)?;
         match create_once(&*self.repository.store, &key, &bytes)? {
@@ -159,11 +184,12 @@ impl<'a> WriteSession<'a> {
             at: time(self.clock),
             epoch: self.epoch,
             parents: self.pinned.clone(),
-            vetoes: vec![],
+            vetoes: self.vetoes.iter().map(|pack| ByteArray::from(pack.0)).collect(),
             host: ByteArray::from(self.process.host),
             boot: ByteArray::from(self.process.boot),
             pid: self.process.pid,
             started: self.process.started,
+            began: (self.epoch != self.began).then_some(self.began),
         };
         self.repository.seal_as_writer(ObjectKind::Session, key, &record::encode(&record))
     }
@@ -192,7 +218,7 @@ impl<'a> WriteSession<'a> {
                 continue;
             }
             let record = numbers.last().and_then(|last| self.read_record(session, *last));
-            let epoch = record.as_ref().map_or(self.epoch, |record| record.epoch);
+            let epoch = record.as_ref().map_or(self.epoch, |record| record.began.unwrap_or(record.epoch));
             let slot = keys::commit(epoch, session);
             let settled = store.size(&slot)?.is_some();
             let process = record.as_ref().map(|record| Process {
@@ -265,13 +291,74 @@ impl<'a> WriteSession<'a> {
         self.repository.create(slot, &bytes)
     }
 
-    /// A sign of life where one is due.
-    pub fn heartbeat(&mut self) -> Result<()> {
-        if self.last_record.elapsed() < HEARTBEAT {
+    /// Whether older snapshots' trees and packs may be used again: not if what was deleted cannot be told.
+    pub fn may_reuse(&self) -> bool {
+        self.view.doubt.is_none()
+    }
+
+    /// The index that this session goes by. What lies in packs that nobody may use again is not found in it, nor what was indexed after its session was settled.
+    /// `refused` receives what does not verify.
+    pub fn load_index(&self, snapshots: &Snapshots, refused: &mut dyn FnMut(Error)) -> Result<Index> {
+        self.load(&self.view, &snapshots.settled(), refused)
+    }
+
+    fn load(&self, view: &View, settled: &HashMap<SessionId, u32>, refused: &mut dyn FnMut(Error)) -> Result<Index> {
+        let writer = self.repository.need_writer("loading its index")?;
+        let mut index = Index::empty();
+        if view.doubt.is_none() {
+            let scope = Scope::Write { group: writer.group, writer: writer.id };
+            let counts = |name: &RunName| {
+                name.session == self.id || view.counts_run(name, name.epoch.or(settled.get(&name.session).copied()))
+            };
+            index = Index::load_counting(self.repository, scope, &counts, refused)?;
+        }
+        index.guard(|pack| view.excludes(pack))?;
+        Ok(index)
+    }
+
+    /// A sign of life, and a look for a new epoch, where they are due. `index` and `packer` are what this session goes by and stores with.
+    pub fn heartbeat(&mut self, index: &RwLock<Index>, packer: &Packer<'_>) -> Result<()> {
+        let look = if self.repository.store.is_remote() { LOOK_FAR } else { LOOK_NEAR };
+        if self.last_look.elapsed() >= look {
+            self.last_look = Instant::now();
+            self.advance(index, packer)?;
+        }
+        if self.last_record.elapsed() >= HEARTBEAT { self.renew() } else { Ok(()) }
+    }
+
+    /// Comes to the newest epoch, if there is a newer one: condemned packs are used no more, and those that were used already are named, so that the verdict spares
+    /// them. Whoever looks something up meanwhile waits.
+    pub fn advance(&mut self, index: &RwLock<Index>, packer: &Packer<'_>) -> Result<()> {
+        let newest = self.repository.newest_epoch()?;
+        if newest.number <= self.epoch {
             return Ok(());
         }
-        // An epoch that appeared meanwhile belongs to a version that knows more: this session must not commit against it.
-        self.repository.newest_epoch()?;
+        let fenced = || Error::Fenced { session: self.id };
+        let view = self.repository.view(newest)?;
+        // A verdict waits for every session, so this one was fenced; and what it uses cannot be told from an epoch that nobody can read.
+        if view.doubt.is_some() || (newest.has_verdict && holds(Rule::SessionsAwaited)) {
+            return Err(fenced());
+        }
+        let listed: Vec<ObjectKey> = self.repository.store.list(keys::COMMITS)?.into_iter().map(|l| l.key).collect();
+        {
+            let mut index = index.write().unwrap_or_else(PoisonError::into_inner);
+            // What was used and can no longer be told from a damaged run: the session starts over.
+            self.used.extend(index.used_packs().map_err(|error| if error.is_damage() { fenced() } else { error })?);
+            *index = self.load(&view, &settled(&listed), &mut |error| {
+                tracing::warn!(%error, "an index object does not verify; what it names is uploaded again");
+            })?;
+        }
+        self.used.extend(packer.own_packs());
+        if holds(Rule::Vetoes) {
+            self.vetoes.extend(self.used.intersection(&view.condemned));
+        }
+        self.epoch = newest.number;
+        self.view = Arc::new(view);
+        self.renew()
+    }
+
+    /// Creates the next record.
+    fn renew(&mut self) -> Result<()> {
         let key = keys::session_record(self.id, self.records);
         let bytes = self.record(&key)?;
         if !self.repository.create(&key, &bytes)? {
@@ -284,22 +371,35 @@ impl<'a> WriteSession<'a> {
 
     /// Commits: the snapshot exists when this returns.
     pub fn commit(mut self, body: &record::ManifestBody) -> Result<Committed> {
-        let slot = keys::commit(self.epoch, self.id);
+        let slot = keys::commit(self.began, self.id);
         let bytes = self.seal_manifest(&slot, body)?;
         if !self.repository.create(&slot, &bytes)? {
             self.withdraw();
             return Err(Error::Fenced { session: self.id });
         }
-        // An epoch that opened after the session's start may have passed this commit by.
-        self.repository.newest_epoch()?;
+        let was_passed_by = self.was_passed_by()?;
         self.withdraw();
+        if was_passed_by {
+            return Err(Error::Fenced { session: self.id });
+        }
         Ok(Committed { id: self.id.snapshot(), slot, bytes: bytes.len() as u64 })
+    }
+
+    /// Whether the boundary lies behind this session: then it was fenced once, the fence was removed since, and what stands in its slot counts for nobody.
+    fn was_passed_by(&self) -> Result<bool> {
+        let newest = self.repository.newest_epoch()?;
+        // No epoch's boundary reaches the epoch before it.
+        if newest.number <= self.began || !holds(Rule::BoundaryAfterCommit) {
+            return Ok(false);
+        }
+        let view = self.repository.view(newest)?;
+        Ok(view.doubt.is_some() || self.began < view.boundary)
     }
 
     /// Ends the session without a commit. If it stored an index, a fence says so, and a missing manifest stays telling. Where even that fails, the
     /// record stays, and the writer's next session does it.
     pub fn abandon(mut self) {
-        let slot = keys::commit(self.epoch, self.id);
+        let slot = keys::commit(self.began, self.id);
         if self.runs.is_empty() || self.fence(&slot, self.id, "it ended without a commit").is_ok() {
             self.withdraw();
         }
@@ -326,7 +426,7 @@ impl<'a> WriteSession<'a> {
             writer: ByteArray::from(writer.id.0),
             group: ByteArray::from(writer.group.0),
             session: ByteArray::from(self.id.0),
-            epoch: self.epoch,
+            epoch: self.began,
             parents: self.parents.clone(),
             heads: self.heads.clone(),
             listing: ByteArray::from(self.listing),
@@ -385,6 +485,7 @@ mod tests {
             boot: ByteArray::from([0; 16]),
             pid: 1,
             started: 1,
+            began: None,
         };
         let key = keys::session_record(live.id, u32::MAX);
         let bytes = other.seal_as_writer(ObjectKind::Session, &key, &record::encode(&forged)).unwrap();

@@ -5,6 +5,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use super::epochs::View;
 use super::manifests::Reading;
 use super::marks::{Marked, Marks, Standing};
 use super::proofs::Proofs;
@@ -71,6 +72,8 @@ pub struct Snapshots {
     pub readable: Vec<Snapshot>,
     pub unreadable: Vec<Unreadable>,
     pub marks: Marks,
+    /// The newest deletion epoch.
+    pub(crate) view: Arc<View>,
     listed: Vec<ObjectKey>,
 }
 
@@ -155,25 +158,32 @@ impl Selection {
 impl Snapshots {
     /// Reads every slot. Signatures that this host has verified over the same bytes are not verified again.
     pub fn list(repository: &Repository) -> Result<Self> {
-        Self::read(repository, repository.proofs.as_ref())
+        Self::read(repository, repository.proofs.as_ref(), None)
+    }
+
+    /// The same, going by an epoch that was read before.
+    pub(super) fn list_by(repository: &Repository, view: View) -> Result<Self> {
+        Self::read(repository, repository.proofs.as_ref(), Some(view))
     }
 
     /// The same, believing nothing that was proven before.
     pub fn list_and_prove(repository: &Repository) -> Result<Self> {
-        Self::read(repository, None)
+        Self::read(repository, None, None)
     }
 
-    fn read(repository: &Repository, proofs: Option<&Proofs>) -> Result<Self> {
+    fn read(repository: &Repository, proofs: Option<&Proofs>, view: Option<View>) -> Result<Self> {
         let apart = repository.store.is_remote();
-        let others = || both(apart, || repository.list_revoked(), || repository.list_marks());
-        let (listed, (revoked, marks)) = both(apart, || repository.list_commits(), others);
+        let epochs = || view.map_or_else(|| repository.list_epochs().and_then(|newest| repository.view(newest)), Ok);
+        let marks = || both(apart, || repository.list_marks(), epochs);
+        let others = || both(apart, || repository.list_revoked(), marks);
+        let (listed, (revoked, (marks, view))) = both(apart, || repository.list_commits(), others);
         revoked?;
-        let marks = marks?;
+        let (marks, view) = (marks?, view?);
         let listed: Vec<ObjectKey> = listed?.into_iter().map(|listed| listed.key).collect();
         let slots: Vec<(&ObjectKey, SessionId)> = listed
             .iter()
             .filter_map(|slot| match keys::parse(slot) {
-                Some(Meaning::Commit { session, .. }) => Some((slot, session)),
+                Some(Meaning::Commit { epoch, session }) if view.counts_slot(epoch, session) => Some((slot, session)),
                 _ => None,
             })
             .collect();
@@ -201,7 +211,19 @@ impl Snapshots {
         if let Some(proofs) = proofs {
             proofs.tidy(objects);
         }
-        Ok(Self { readable: in_order(readable), unreadable, marks, listed })
+        Ok(Self { readable: in_order(readable), unreadable, marks, view: Arc::new(view), listed })
+    }
+
+    /// The epoch in which each session began that is settled.
+    pub(crate) fn settled(&self) -> HashMap<SessionId, u32> {
+        settled(&self.listed)
+    }
+
+    /// Slots that the newest epoch lists and the store does not: taken away by nobody who may.
+    pub(crate) fn missing(&self) -> Vec<ObjectKey> {
+        let there = self.settled();
+        let missing = self.view.slots().filter(|(epoch, session)| there.get(session) != Some(epoch));
+        missing.map(|(epoch, session)| keys::commit(epoch, session)).collect()
     }
 
     /// BLAKE3 of the listed slot keys, joined by newlines.
@@ -314,6 +336,15 @@ fn own_parents(snapshot: &Snapshot) -> impl Iterator<Item = &str> {
     snapshot.parents.iter().map(String::as_str).filter(own)
 }
 
+/// The epoch in which each session began whose slot was listed.
+pub(super) fn settled<'a>(slots: impl IntoIterator<Item = &'a ObjectKey>) -> HashMap<SessionId, u32> {
+    let slot = |key: &ObjectKey| match keys::parse(key) {
+        Some(Meaning::Commit { epoch, session }) => Some((session, epoch)),
+        _ => None,
+    };
+    slots.into_iter().filter_map(slot).collect()
+}
+
 /// See `Snapshots::readable`.
 fn in_order(mut snapshots: Vec<Snapshot>) -> Vec<Snapshot> {
     snapshots.sort_by_key(|snapshot| (snapshot.started(), snapshot.id));
@@ -385,7 +416,8 @@ mod tests {
             session: SessionId::new(*writer, [*number; 8]),
             error: Error::Missing { key: slot(*writer, *number) },
         });
-        Snapshots { readable: in_order(readable), unreadable: lost.collect(), marks: Marks::default(), listed: vec![] }
+        let (readable, unreadable) = (in_order(readable), lost.collect());
+        Snapshots { readable, unreadable, marks: Marks::default(), view: Arc::default(), listed: vec![] }
     }
 
     fn numbers(all: &Snapshots) -> Vec<u8> {

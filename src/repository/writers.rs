@@ -107,7 +107,9 @@ impl Repository {
     fn open_admins(&self, kind: ObjectKind, key: &crate::names::ObjectKey, bytes: &[u8]) -> Result<Vec<u8>> {
         match self.open_signed(kind, key, bytes)? {
             (SignedBy::Admin, body) => Ok(body),
-            (SignedBy::Writer(_), _) => Err(Error::Damaged { key: key.clone(), cause: ObjectError::Signature }),
+            (SignedBy::Writer(_) | SignedBy::AdminFor(_), _) => {
+                Err(Error::Damaged { key: key.clone(), cause: ObjectError::Signature })
+            }
         }
     }
 }

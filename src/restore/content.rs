@@ -58,7 +58,7 @@ impl<'a> Stored<'a> {
 
     fn read<T>(&self, read: impl Fn(&ChunkReader<'a>) -> repository::Result<T>) -> repository::Result<T> {
         let error = match read(&self.first) {
-            Err(error) if may_have_moved(&error) => error,
+            Err(error) if error.may_have_moved() => error,
             // Bytes that were bad once may be good when they are read again: a network or a memory may have been at fault.
             Err(error) if error.is_damage() => return read(&self.first).map_err(|_| error),
             answer => return answer,
@@ -72,11 +72,6 @@ impl<'a> Stored<'a> {
             _ => Err(error),
         }
     }
-}
-
-fn may_have_moved(error: &repository::Error) -> bool {
-    use repository::Error;
-    matches!(error, Error::PackMissing { .. } | Error::ChunkUnknown { .. } | Error::Missing { .. })
 }
 
 /// Whether an error is about these bytes only, so that others can still be had.

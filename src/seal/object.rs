@@ -4,7 +4,7 @@
 
 use subtle::ConstantTimeEq;
 
-use crate::names::{ObjectKey, RepositoryId, WriterId};
+use crate::names::{GroupId, ObjectKey, RepositoryId, WriterId};
 use crate::seal::cipher::{Opener, SEGMENT_BYTES, SegmentSealer, TAG_BYTES};
 use crate::seal::key::{Secret, derive};
 use crate::seal::sign::{Message, PublicKey, SIGNATURE_BYTES, Signer};
@@ -33,13 +33,15 @@ pub enum ObjectKind {
     Segment = 6,
     Manifest = 7,
     Fence = 8,
+    Epoch = 9,
+    Verdict = 10,
     Mark = 12,
 }
 
 impl ObjectKind {
     fn from_number(number: u8) -> Option<Self> {
         use ObjectKind::*;
-        [Config, Certificate, Revocation, Session, Delta, Segment, Manifest, Fence, Mark]
+        [Config, Certificate, Revocation, Session, Delta, Segment, Manifest, Fence, Epoch, Verdict, Mark]
             .into_iter()
             .find(|kind| *kind as u8 == number)
     }
@@ -49,7 +51,35 @@ impl ObjectKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SignedBy {
     Admin,
+    /// The admin, of what concerns one group: an index segment.
+    AdminFor(GroupId),
     Writer(WriterId),
+}
+
+impl SignedBy {
+    fn trailer(self) -> [u8; 9] {
+        let (number, id) = match self {
+            Self::Admin => (1, [0; 8]),
+            Self::Writer(writer) => (2, writer.0),
+            Self::AdminFor(group) => (3, group.0),
+        };
+        let mut bytes = [number; 9];
+        bytes[1..].copy_from_slice(&id);
+        bytes
+    }
+
+    /// What the last `TRAILER_BYTES` of an object say.
+    pub fn of_trailer(trailer: &[u8]) -> Result<Self, ObjectError> {
+        let bytes: &[u8; 9] = trailer.first_chunk().ok_or(ObjectError::Short)?;
+        let mut id = [0; 8];
+        id.copy_from_slice(&bytes[1..]);
+        match bytes[0] {
+            1 if id == [0; 8] => Ok(Self::Admin),
+            2 => Ok(Self::Writer(WriterId(id))),
+            3 => Ok(Self::AdminFor(GroupId(id))),
+            _ => Err(ObjectError::Signature),
+        }
+    }
 }
 
 /// Why an object is not what it should be.
@@ -159,13 +189,7 @@ impl Sealing {
     pub fn finish(mut self, identity: &Identity<'_>, piece: &[u8], out: &mut Vec<u8>) {
         let start = out.len();
         self.sealer.finish(piece, out);
-        match identity.by {
-            SignedBy::Admin => out.extend_from_slice(&[1, 0, 0, 0, 0, 0, 0, 0, 0]),
-            SignedBy::Writer(writer) => {
-                out.push(2);
-                out.extend_from_slice(&writer.0);
-            }
-        }
+        out.extend_from_slice(&identity.by.trailer());
         self.message.add(&out[start..]);
         let signature = identity.signer.sign(&self.message);
         out.extend_from_slice(&signature);
@@ -267,14 +291,7 @@ impl<'a> Envelope<'a> {
         if bytes.len() < HEADER_BYTES + TAG_BYTES + TRAILER_BYTES {
             return Err(ObjectError::Short);
         }
-        let trailer = &bytes[bytes.len() - TRAILER_BYTES..];
-        let mut writer = [0; 8];
-        writer.copy_from_slice(&trailer[1..9]);
-        let signed_by = match trailer[0] {
-            1 if writer == [0; 8] => SignedBy::Admin,
-            2 => SignedBy::Writer(WriterId(writer)),
-            _ => return Err(ObjectError::Signature),
-        };
+        let signed_by = SignedBy::of_trailer(&bytes[bytes.len() - TRAILER_BYTES..])?;
         Ok(Self { header, signed_by, bytes, key, repository })
     }
 

@@ -128,7 +128,7 @@ impl<'a> Check<'a> {
         if !store.is_remote() {
             return Ok(());
         }
-        let is_wanted = |(_, meaning, _): &&(ObjectKey, Meaning, u64)| !matches!(meaning, Meaning::Epoch);
+        let is_wanted = |(_, meaning, _): &&(ObjectKey, Meaning, u64)| !matches!(meaning, Meaning::Epoch(_));
         let mut small: Vec<_> = listing.small.iter().filter(is_wanted).collect();
         small.sort_by_key(|(.., size)| *size);
         let mut bytes = 0;

@@ -28,10 +28,7 @@ pub fn check(check: &Check<'_>, listing: &Listing, index: &Index, mut snapshots:
     let replaced: HashSet<RunName> = index
         .runs()
         .iter()
-        .flat_map(|run| {
-            let writer = run.source().name.session.writer();
-            run.replaced().iter().filter(move |old| old.session.writer() == writer).copied()
-        })
+        .flat_map(|run| run.replaced().iter().filter(|old| run.source().may_replace(old)).copied())
         .collect();
     for snapshot in &snapshots.readable {
         check.go_on()?;

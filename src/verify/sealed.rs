@@ -69,7 +69,7 @@ pub fn check(check: &mut Check<'_>, listing: &Listing, orphans: &mut Orphans) ->
         match meaning {
             Meaning::Certificate(writer) => certificates.push((key, *size, *writer)),
             Meaning::Run(_) | Meaning::Pack(..) => {}
-            Meaning::Epoch => {
+            Meaning::Epoch(_) | Meaning::Verdict(_) => {
                 check.findings.warning(key, "is a deletion epoch, which this build cannot interpret");
             }
             _ => others.push((key, *size, *meaning)),
@@ -148,7 +148,9 @@ fn object(check: &Check<'_>, key: &ObjectKey, bytes: &[u8], meaning: Meaning) ->
                 _ => fault("is on another snapshot than its key says"),
             }
         }
-        Meaning::Certificate(_) | Meaning::Run(_) | Meaning::Pack(..) | Meaning::Epoch => Ok(()),
+        Meaning::Certificate(_) | Meaning::Run(_) | Meaning::Pack(..) | Meaning::Epoch(_) | Meaning::Verdict(_) => {
+            Ok(())
+        }
     }
 }
 
@@ -174,7 +176,7 @@ fn signed<'b>(
 
 fn public(check: &Check<'_>, by: SignedBy) -> Result<PublicKey, Fault> {
     match by {
-        SignedBy::Admin => Ok(check.repository.access.admin_public),
+        SignedBy::Admin | SignedBy::AdminFor(_) => Ok(check.repository.access.admin_public),
         SignedBy::Writer(writer) => {
             check.writers.get(&writer).map(|certified| certified.signing).ok_or(Fault::NoCertificate(writer))
         }

@@ -38,7 +38,7 @@ struct Forge<'a> {
 impl<'a> Forge<'a> {
     fn new(repository: &'a Repository) -> Self {
         let (session, _) = WriteSession::start(repository, &SystemClock, &|_| Vec::new()).unwrap();
-        let packer = Packer::new(repository, session.id, session.epoch, Default::default());
+        let packer = Packer::new(repository, session.id, session.began, Default::default());
         Self { repository, session, packer, codec: Codec::new() }
     }
 

@@ -112,7 +112,8 @@ pub fn kind(key: &ObjectKey) -> &'static str {
         Meaning::Mark(..) => "mark",
         Meaning::Pack(PackKind::Data, _) => "data pack",
         Meaning::Pack(PackKind::Metadata, _) => "metadata pack",
-        Meaning::Epoch => "epoch",
+        Meaning::Epoch(_) => "epoch",
+        Meaning::Verdict(_) => "verdict",
         Meaning::Probe => "probe",
     }
 }
