@@ -25,6 +25,16 @@ pub enum Purpose {
     BringBack,
 }
 
+/// What became of a fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hit {
+    Met,
+    Missed,
+    /// It hit, in another thread too or instead, what the run reads: the source, a library. The run may end in any way that is documented, and leave a
+    /// snapshot with losses.
+    Astray,
+}
+
 pub struct Judge<'a> {
     pub scene: &'a Scene,
     pub purpose: Purpose,
@@ -42,28 +52,27 @@ macro_rules! ensure {
 }
 
 impl Judge<'_> {
-    /// How a run with a fault may end. True: it met the fault.
-    pub fn end(&self, ended: &Ended, point: &Point, fault: Fault) -> Verdict<bool> {
+    /// How a run with a fault may end.
+    pub fn end(&self, ended: &Ended, point: &Point, fault: Fault) -> Verdict<Hit> {
         ensure!(!ended.err.contains("panicked at") && ended.code != Some(101), "it panicked: {}", ended.err);
         if self.purpose == Purpose::BringBack && ended.err.contains("not empty") {
             // A restore that was stopped at its very end is done.
-            return Ok(false);
+            return Ok(Hit::Missed);
         }
         if !fault.is_error() {
             ensure!(matches!(ended.code, None | Some(0)), "it ended with {:?}: {}", ended.code, ended.err);
-            return Ok(ended.code.is_none());
+            return Ok(if ended.code.is_none() { Hit::Met } else { Hit::Missed });
         }
         let hits: Vec<_> = ended.calls.iter().filter(|call| call.injected).collect();
         let shown = || hits.iter().map(|call| format!("{}({})", call.name, call.shown)).collect::<Vec<_>>().join("; ");
         let code = ended.code.ok_or_else(|| format!("a signal ended it: {}", shown()))?;
         if hits.is_empty() {
             ensure!(code == 0, "it ended with {code} and met no fault: {}", ended.err);
-            return Ok(false);
+            return Ok(Hit::Missed);
         }
         if hits.iter().any(|call| call.paths.iter().any(|path| !path.starts_with(&self.place.home))) {
-            // What it reads was hit as well, in another thread. Then it may end in any way that is documented.
             ensure!([0, 1, 3].contains(&code), "it ended with {code}, after {}: {}", shown(), ended.err);
-            return Ok(false);
+            return Ok(Hit::Astray);
         }
         let cached = hits.iter().all(|call| call.paths.iter().all(|path| self.place.is_cache(path)));
         // A name that stays behind is swept by a later run.
@@ -76,23 +85,28 @@ impl Judge<'_> {
         };
         ensure!(codes.contains(&code), "it ended with {code}, after {}: {}", shown(), ended.err);
         ensure!(code == 0 || ended.err.contains("error:") || code == 3, "it said nothing: {:?}", ended.err);
-        Ok(true)
+        Ok(Hit::Met)
     }
 
-    /// What a run left, before another one comes.
+    /// All that was committed before comes back.
+    pub fn unharmed(&self) -> Verdict {
+        let listed = self.listed()?;
+        for saved in &self.scene.saved {
+            ensure!(listed.contains_key(&saved.id), "the snapshot {} is gone", saved.id);
+            ensure!(self.restored(&saved.id)? == saved.listing, "the snapshot {} is not as it was saved", saved.id);
+        }
+        self.sound()
+    }
+
+    /// What else a run left, before another one comes.
     pub fn remains(&self, ended: &Ended, point: &Point, fault: Fault) -> Verdict {
         let done = ended.code == Some(0) || point.is_end();
         let listed = self.listed()?;
-        let old = |id: &str| self.scene.saved.iter().find(|saved| saved.id == id);
-        for saved in &self.scene.saved {
-            ensure!(listed.contains_key(&saved.id), "the snapshot {} is gone", saved.id);
+        let known =
+            |id: &String| self.scene.unchecked.contains(id) || self.scene.saved.iter().any(|saved| saved.id == *id);
+        for id in listed.keys().filter(|id| !known(id)) {
+            ensure!(self.restored(id)? == self.tree, "the new snapshot {id} is not whole");
         }
-        for id in listed.keys() {
-            let as_it_was = old(id).map_or(self.tree, |saved| &saved.listing);
-            let unchecked = self.scene.unchecked.contains(id);
-            ensure!(unchecked || self.restored(id)? == as_it_was, "the snapshot {id} is not as it was saved");
-        }
-        self.sound()?;
         match self.purpose {
             Purpose::Save => {
                 let told = ended.out.lines().next().filter(|_| ended.out.ends_with('\n'));
