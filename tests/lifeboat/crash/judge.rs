@@ -133,7 +133,7 @@ impl Judge<'_> {
             Purpose::Save => {
                 let id = String::from_utf8_lossy(&ended.stdout).trim().to_owned();
                 ensure!(self.restored(&id)? == self.tree, "given again, it saved something else");
-                let left = LocalStore::open(&self.place.repository()).and_then(|store| Ok(store.leftovers()));
+                let left = LocalStore::open(&self.place.repository()).map(|store| store.leftovers());
                 let mut left = left.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
                 // What small objects left is swept after a day.
                 left.retain(|leftover| leftover.session().is_some());

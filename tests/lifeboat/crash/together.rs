@@ -54,7 +54,7 @@ fn work_together(place: &Place, dir: &tempfile::TempDir, time: Duration) {
                 let hand = hand(number);
                 scope.spawn(move || {
                     let mut saver = Saver::new(hand, number);
-                    while Instant::now() < end {
+                    while Instant::now() < end || saver.hand.killed == 0 {
                         saver.turn();
                     }
                     saver
@@ -74,7 +74,6 @@ fn work_together(place: &Place, dir: &tempfile::TempDir, time: Duration) {
     });
     let (killed, finished) = savers.iter().fold((0, 0), |(k, f), s| (k + s.hand.killed, f + s.hand.finished));
     eprintln!("{}: {finished} commands finished, {killed} were killed", place.url);
-    assert!(killed > 0 && finished > 0, "{killed} killed, {finished} finished");
     // Nobody has to mend anything.
     savers.iter_mut().for_each(Saver::save_whole);
     let sound: Value = serde_json::from_str(&savers[0].hand.run(&["verify", "--level", "data", "--json"])).unwrap();
@@ -127,7 +126,7 @@ impl Hand<'_> {
         let began = Instant::now();
         let verb = arguments.iter().find(|word| !word.starts_with('-')).unwrap();
         let usual = self.usual.get(*verb).copied();
-        let life = usual.filter(|_| self.roll(3) == 0).map(|usual| Duration::from_millis(self.roll(usual + usual / 2)));
+        let life = usual.filter(|_| self.roll(2) == 0).map(|usual| Duration::from_millis(self.roll(usual + usual / 2)));
         let mut command = self.command(arguments);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         if let Some(life) = life {
