@@ -35,6 +35,7 @@ pub mod backup;
 pub mod browse;
 pub mod drill;
 pub mod forget;
+pub mod prune;
 pub mod repository;
 pub mod restore;
 pub mod verify;

@@ -275,8 +275,7 @@ fn conclude(
     let Tally { session, counts, problems, .. } = tally;
     let index = shared.index.read().unwrap_or_else(PoisonError::into_inner);
     let mut stored = shared.packer.stored_bytes.load(Ordering::Relaxed);
-    for (name, bytes) in merge_own_runs(repository, &index, session.id, &mut session.next_run)? {
-        session.runs.push(name);
+    for (_, bytes) in merge_own_runs(repository, &index, session)? {
         stored += bytes;
     }
     counts.files_read = shared.files_read.load(Ordering::Relaxed);

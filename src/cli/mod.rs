@@ -33,6 +33,7 @@ mod owners;
 mod pick;
 mod place;
 mod progress;
+mod prune;
 mod restore;
 mod run;
 mod screen;
@@ -116,6 +117,8 @@ enum Verb {
     Undelete(hold::Undelete),
     /// Keep snapshots whatever rules say
     Hold(hold::Hold),
+    /// Free what no snapshot needs any more
+    Prune(prune::Arguments),
     /// Prove that what is stored is what was stored
     Verify(verify::Arguments),
     /// Tell how much the repository holds
@@ -218,6 +221,7 @@ impl Verb {
             Verb::Forget(arguments) => forget::run(context, &arguments),
             Verb::Undelete(arguments) => hold::undelete(context, &arguments),
             Verb::Hold(arguments) => hold::hold(context, &arguments),
+            Verb::Prune(arguments) => prune::run(context, &arguments),
             Verb::Verify(arguments) => verify::run(context, &arguments),
             Verb::Stats(arguments) => stats::run(context, &arguments),
             Verb::Doctor => doctor::run(context),

@@ -362,7 +362,7 @@ pub struct Epoch {
     /// The same of metadata packs.
     #[n(2)]
     pub condemned_metadata: ByteVec,
-    /// Names of packs that are deleted, or missing, and that an index object may still name; 32 bytes each.
+    /// Names of packs that older verdicts deleted, and that an index object may still name; 32 bytes each.
     #[n(3)]
     pub gone: ByteVec,
     /// Every session that began in an epoch before this one is settled.

@@ -628,7 +628,7 @@ impl Frames {
         self.0.iter().take_while(|range| range.start < frame).map(count).sum()
     }
 
-    fn len(&self) -> u64 {
+    pub fn len(&self) -> u64 {
         self.0.iter().map(|range| u64::from(range.end - range.start)).sum()
     }
 }

@@ -51,7 +51,7 @@ pub(crate) struct View {
     pub condemned: HashSet<PackId>,
     /// Of those: the ones that its verdict spares.
     pub spared: HashSet<PackId>,
-    /// Packs that older verdicts deleted, or that are missing.
+    /// Packs that older verdicts deleted.
     pub gone: HashSet<PackId>,
     runs: HashSet<RunName>,
     slots: HashSet<(u32, SessionId)>,
@@ -105,6 +105,12 @@ impl View {
         (holds(Rule::CondemnedUnused) && condemned()) || (holds(Rule::GoneUnused) && self.gone.contains(pack))
     }
 
+    /// Whether a verdict deleted a pack.
+    pub fn is_deleted(&self, pack: &PackId) -> bool {
+        self.gone.contains(pack)
+            || (self.newest.has_verdict && self.condemned.contains(pack) && !self.spared.contains(pack))
+    }
+
     /// Whether what stands in a commit slot counts.
     pub fn counts_slot(&self, epoch: u32, session: SessionId) -> bool {
         epoch >= self.boundary || self.slots.contains(&(epoch, session)) || !holds(Rule::SlotsListed)
@@ -118,11 +124,6 @@ impl View {
     /// Slots that the epoch lists.
     pub fn slots(&self) -> impl Iterator<Item = (u32, SessionId)> + '_ {
         self.slots.iter().copied()
-    }
-
-    /// Index objects that the epoch lists.
-    pub fn runs(&self) -> impl Iterator<Item = &RunName> + '_ {
-        self.runs.iter()
     }
 
     fn take_epoch(&mut self, epoch: &record::Epoch) -> std::result::Result<(), ObjectError> {

@@ -4,6 +4,7 @@
 
 use std::fs;
 
+use crate::pack::record::SessionRecord;
 use crate::seal::key::Secret;
 
 /// This process, as session records name it.
@@ -51,6 +52,11 @@ impl Process {
             pid,
             started: start_of(pid),
         }
+    }
+
+    /// The one that a session's record names.
+    pub fn of(record: &SessionRecord) -> Self {
+        Self { host: *record.host, boot: *record.boot, pid: record.pid, started: record.started }
     }
 
     /// Whether `other`, seen from this process, cannot be running any more. Of other hosts nothing is known.

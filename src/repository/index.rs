@@ -1,6 +1,6 @@
 //! The index of a repository: every run that counts, opened where it lies.
 //!
-//! Owns which runs are read, a bounded cache of blocks, and the merging of a writer's own runs (`fetch` owns their signatures). Memory: the filters and fences
+//! Owns which runs are read, and a bounded cache of blocks (`fetch` owns the runs' signatures, `merge` their merging). Memory: the filters and fences
 //! of the runs, and at most `CACHE_BLOCKS` blocks; entries stay in the store, or in the copies that this host keeps of it.
 
 use std::collections::{HashMap, HashSet};
@@ -12,15 +12,13 @@ use super::fetch::{self, Held, Room};
 use super::{Error, Repository, Result, each};
 use crate::names::{ChunkId, GroupId, ObjectKey, PackId, WriterId};
 use crate::pack::keys::{self, Meaning};
-use crate::pack::run::{self, BLOCK_BYTES, Blocks, Frames, Location, Run, RunError, RunName};
+use crate::pack::run::{BLOCK_BYTES, Blocks, Frames, Location, Run, RunError, RunName};
 use crate::seal::cipher::TAG_BYTES;
-use crate::seal::object::{Identity, ObjectError, ObjectKind, Sealing, SegmentOpener, SignedBy, segment_range};
-use crate::store::{Create, Store};
+use crate::seal::object::{ObjectError, SegmentOpener, SignedBy, segment_range};
+use crate::store::Store;
 
 /// Blocks kept decrypted, shared by all runs: 8 MiB.
 const CACHE_BLOCKS: usize = 2048;
-/// So many own runs of one size class become one.
-const MERGE_RUNS: usize = 8;
 const STORED_BLOCK_BYTES: usize = BLOCK_BYTES + TAG_BYTES;
 
 /// Whose runs are read.
@@ -205,7 +203,7 @@ impl Index {
     }
 
     /// The same of the runs that count.
-    pub(super) fn load_counting(
+    pub(crate) fn load_counting(
         repository: &Repository,
         scope: Scope,
         counts: &dyn Fn(&RunName) -> bool,
@@ -395,87 +393,4 @@ impl Index {
     pub fn chunks(&self) -> u64 {
         self.runs.iter().map(|run| run.entries()).sum()
     }
-}
-
-/// Merges this writer's own runs, size class by size class, into segments that say what they replace. The replaced objects stay
-/// until an admin sweeps them. Returns the names of new segments and their bytes.
-pub fn merge_own_runs(
-    repository: &Repository,
-    index: &Index,
-    session: crate::names::SessionId,
-    sequence: &mut u32,
-) -> Result<Vec<(RunName, u64)>> {
-    let writer = repository.need_writer("merging the index")?;
-    let mut tiers: HashMap<u32, Vec<(&Arc<Run<SealedRun>>, Frames)>> = HashMap::new();
-    for (at, run) in index.runs().iter().enumerate() {
-        // What the admin merged is not for a writer to replace.
-        if run.source().by != SignedBy::Writer(writer.id) {
-            continue;
-        }
-        // Entries by powers of eight: each entry is rewritten about once for each power.
-        let left_out = index.guards.get(at).map(|guard| guard.excluded.clone()).unwrap_or_default();
-        tiers.entry(run.entries().max(1).ilog2() / 3).or_default().push((run, left_out));
-    }
-    let mut made = Vec::new();
-    for runs in tiers.into_values().filter(|runs| runs.len() >= MERGE_RUNS) {
-        let name = RunName { session, sequence: *sequence, epoch: None };
-        *sequence += 1;
-        let mut replaced: Vec<RunName> = Vec::new();
-        for (run, _) in &runs {
-            replaced.push(run.source().name);
-            replaced.extend_from_slice(run.replaced());
-        }
-        let key = keys::run(name);
-        let identity = Identity {
-            kind: ObjectKind::Segment,
-            repository: repository.id,
-            key: &key,
-            base: &writer.keys.index_key(),
-            by: SignedBy::Writer(writer.id),
-            signer: &writer.signer,
-            features: 0,
-        };
-        let mut upload = repository.store.begin(session, u32::MAX - name.sequence)?;
-        let mut copy = repository.store.copies().and_then(|copies| copies.begin());
-        let mut out = Vec::with_capacity(1 << 20);
-        let mut sealing = Sealing::new(&identity, &mut out);
-        let mut bytes = 0u64;
-        let inputs: Vec<(&Run<SealedRun>, Frames)> =
-            runs.iter().map(|(run, left_out)| (&***run, left_out.clone())).collect();
-        let footer = run::merge(&inputs, &replaced, |block: &[u8]| -> Result<()> {
-            sealing.push(block, &mut out);
-            if out.len() >= (1 << 20) - 2 * BLOCK_BYTES {
-                upload.append(&out)?;
-                if let Some(copy) = &mut copy {
-                    copy.append(&out);
-                }
-                bytes += out.len() as u64;
-                out.clear();
-            }
-            Ok(())
-        })
-        .map_err(|error| match error {
-            run::MergeError::Write(error) => error,
-            run::MergeError::Read(RunError::Read(error)) => error,
-            run::MergeError::Read(RunError::Malformed(cause)) => Error::Index { key: key.clone(), cause },
-        })?;
-        sealing.finish(&identity, &footer, &mut out);
-        upload.append(&out)?;
-        bytes += out.len() as u64;
-        if let Some(copy) = &mut copy {
-            copy.append(&out);
-        }
-        match upload.finish(&key)? {
-            Create::Created => {
-                // Signed by this process: no other proof is needed.
-                if let Some(copy) = copy {
-                    copy.keep(&key);
-                }
-                made.push((name, bytes));
-            }
-            // The key holds this session's 64 random bits.
-            Create::Occupied => return Err(Error::Fenced { session }),
-        }
-    }
-    Ok(made)
 }

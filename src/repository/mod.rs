@@ -14,6 +14,7 @@ mod index;
 mod init;
 mod manifests;
 mod marks;
+mod merge;
 mod packer;
 mod proofs;
 pub(crate) mod rules;
@@ -29,6 +30,7 @@ use std::sync::{Arc, Mutex};
 
 use ahead::Ahead;
 
+use crate::clock::Clock;
 use crate::names::{ObjectKey, RepositoryId, WriterId};
 use crate::pack::keys::{self, Meaning};
 use crate::pack::record;
@@ -42,13 +44,18 @@ use crate::store::{Listed, Store};
 pub use access::Access;
 pub use ahead::Errand;
 pub use chunks::{ChunkReader, PackKeys, decode_frame, fetch_frame};
+pub(crate) use epochs::{View, pack_rows, run_rows, slot_rows};
 pub use error::{Error, Hint, Result};
+pub(crate) use host::Process;
 pub use host::host_name;
-pub use index::{Index, Scope, SealedRun, merge_own_runs};
+pub use index::{Index, Scope, SealedRun};
 pub use init::{Initialised, add_slot, export_writer, init, open_slot, revoke_writer, slots};
 pub use marks::{Hold, Marked, Marks, Refusal, Standing};
+pub use merge::merge_own_runs;
+pub(crate) use merge::{MERGE_RUNS, Part, deleted, merge_for_group, tier};
 pub use packer::{Class, Packer};
 use proofs::Proofs;
+pub(crate) use session::LEASE_SECONDS;
 pub use session::{Committed, WriteSession};
 pub use snapshots::{Selection, Snapshot, SnapshotState, Snapshots, Unreadable};
 pub use spent::Spent;
@@ -73,6 +80,8 @@ pub struct Repository {
     ahead: Ahead,
     /// None: everything is proven once more.
     proofs: Option<Proofs>,
+    /// A newer configuration than the one that is gone by, which does not verify.
+    pub(crate) doubtful_config: Option<ObjectKey>,
 }
 
 impl Repository {
@@ -94,13 +103,14 @@ impl Repository {
             })
             .collect();
         numbers.sort();
-        let mut refused = None;
+        let (mut refused, mut doubtful) = (None, None);
         while let Some((_, key)) = numbers.pop() {
             let read = || read_config(&*store, &key, &access);
             match again_without_copy(&*store, &key, read) {
                 Ok((config, recipient)) => {
                     check_features(&config.read_features)?;
-                    return Ok(Self::of(store, config, Arc::new(access), recipient, ahead));
+                    let opened = Self::of(store, config, Arc::new(access), recipient, ahead);
+                    return Ok(Self { doubtful_config: doubtful, ..opened });
                 }
                 // The store's own trouble is no reason to believe in an older configuration.
                 Err(error @ Error::Store(_)) => return Err(error),
@@ -112,7 +122,10 @@ impl Repository {
                 {
                     return Err(error);
                 }
-                Err(error) => refused = refused.or(Some(error)),
+                Err(error) => {
+                    refused = refused.or(Some(error));
+                    doubtful = doubtful.or(Some(key));
+                }
             }
         }
         Err(refused.unwrap_or_else(|| Error::NotARepository { url: store.url().to_owned() }))
@@ -126,7 +139,7 @@ impl Repository {
         ahead: Ahead,
     ) -> Self {
         let (id, writers, revoked) = (access.repository, Writers::default(), Mutex::default());
-        Self { store, id, config, access, recipient, writers, revoked, ahead, proofs: None }
+        Self { store, id, config, access, recipient, writers, revoked, ahead, proofs: None, doubtful_config: None }
     }
 
     /// The same, remembering in the cache directory of this host, if there is one, what it has proven.
@@ -139,6 +152,35 @@ impl Repository {
     pub fn fresh(&self) -> Option<Self> {
         let store = self.store.fresh()?;
         Some(Self::of(store, self.config.clone(), self.access.clone(), self.recipient.clone(), self.ahead.clone()))
+    }
+
+    /// Refuses a repository whose maintenance takes features that this build does not know.
+    pub(crate) fn check_maintain_features(&self) -> Result<()> {
+        check_features(&self.config.maintain_features)
+    }
+
+    /// Has every other build refuse the repository that does not know what deletion means; once.
+    pub(crate) fn raise_deletion(&self, clock: &dyn Clock) -> Result<()> {
+        let admin = self.need_admin("raising a feature")?;
+        let mut config = self.config.clone();
+        let features = [&mut config.read_features, &mut config.write_features, &mut config.maintain_features];
+        if features.iter().all(|features| features.iter().any(|feature| feature == DELETION)) {
+            return Ok(());
+        }
+        for features in features.into_iter().filter(|features| !features.iter().any(|feature| feature == DELETION)) {
+            features.push(DELETION.to_owned());
+        }
+        let now = clock.now();
+        config.created = record::Time { secs: now.secs, nanos: now.nanos };
+        let number = |listed: &Listed| match keys::parse(&listed.key) {
+            Some(Meaning::Config(number)) => Some(number),
+            _ => None,
+        };
+        let newest = self.store.list(keys::CONFIGS)?.iter().filter_map(number).max().unwrap_or(0);
+        let key = keys::config(newest.saturating_add(1));
+        let bytes = self.seal_as_admin(admin, ObjectKind::Config, &key, &record::encode(&config));
+        // Taken: another prune did the same.
+        self.create(&key, &bytes).map(|_| ())
     }
 
     /// How many calls should be under way at once.

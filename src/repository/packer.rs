@@ -21,12 +21,13 @@ use super::spent::{Doing, Meter, Spent};
 use super::uploads::Uploads;
 use super::{Error, Repository, Result};
 use crate::compression::Level;
-use crate::names::{ChunkId, PackId, SessionId};
+use crate::names::{ChunkId, GroupId, PackId, SessionId, WriterId};
 use crate::pack::container::{FOOTER_BYTES, FrameOpener, Owner, PackBuilder, PackKind, Table};
 use crate::pack::keys;
 use crate::pack::run::{EntryRow, FrameRow, PackRow, RunName, RunWriter};
 use crate::seal::compress::Codec;
 use crate::seal::object::{self, Identity, ObjectKind, SignedBy};
+use crate::seal::stanza::Recipient;
 use crate::store::copies::NewCopy;
 use crate::store::{Create, Upload};
 
@@ -107,11 +108,21 @@ impl Finished {
     }
 }
 
+/// For whom the admin packs anew what was stored before. What it makes known are segments of the group.
+struct For {
+    group: GroupId,
+    writer: WriterId,
+    /// Opens metadata packs beside the recipient.
+    metadata: Recipient,
+}
+
 /// The writing end of one session.
 pub struct Packer<'a> {
     repository: &'a Repository,
     session: SessionId,
     epoch: u32,
+    /// None: for this key's own writer.
+    others: Option<For>,
     open: [Mutex<Option<OpenPack>>; 3],
     turn: AtomicUsize,
     next_pack: AtomicU32,
@@ -142,6 +153,7 @@ impl<'a> Packer<'a> {
             repository,
             session,
             epoch,
+            others: None,
             open: [Mutex::default(), Mutex::default(), Mutex::default()],
             turn: AtomicUsize::new(0),
             next_pack: AtomicU32::new(0),
@@ -157,6 +169,20 @@ impl<'a> Packer<'a> {
         }
     }
 
+    /// The admin's, for chunks of a group and nodes of a writer that were stored before.
+    pub(crate) fn for_writer(
+        repository: &'a Repository,
+        session: SessionId,
+        group: GroupId,
+        writer: WriterId,
+        cancel: Arc<AtomicBool>,
+    ) -> Result<Self> {
+        let metadata = Recipient::from_bytes(repository.writer(writer)?.metadata.as_bytes())
+            .map_err(|_| Error::NoCertificate { writer })?;
+        let others = Some(For { group, writer, metadata });
+        Ok(Self { others, ..Self::new(repository, session, 0, cancel) })
+    }
+
     /// Whether the caller is the one that must store this chunk. It must not claim one that the index has.
     pub fn claim(&self, id: &ChunkId) -> bool {
         lock(&self.claimed[usize::from(id.0[31]) % SHARDS]).insert(*id)
@@ -170,6 +196,11 @@ impl<'a> Packer<'a> {
     /// The packs that this session stores, on their way or there.
     pub(super) fn own_packs(&self) -> HashSet<PackId> {
         lock(&self.own).clone()
+    }
+
+    /// How many packs this session stored, and bytes with the index that names them.
+    pub(crate) fn stored(&self) -> (u64, u64) {
+        (lock(&self.own).len() as u64, self.stored_bytes.load(Ordering::Relaxed))
     }
 
     /// What workers have spent on data frames.
@@ -212,6 +243,20 @@ impl<'a> Packer<'a> {
         })
     }
 
+    /// Stores a frame that was compressed before: codec byte and payload. `frame` is sealed in place.
+    pub(crate) fn copy_frame(
+        &self,
+        class: Class,
+        frame: &mut Vec<u8>,
+        plain_len: u32,
+        chunks: &[(ChunkId, u32)],
+    ) -> Result<()> {
+        let before = frame.clone();
+        self.append(class, frame, plain_len, chunks, |opener, offset, sealed| {
+            opener.open(offset, sealed).is_ok_and(|opened| opened == before)
+        })
+    }
+
     /// Seals `frame` in place and appends it to an open pack. `opens` sees what was sealed; if it says no, the pack is given up.
     fn append(
         &self,
@@ -249,13 +294,17 @@ impl<'a> Packer<'a> {
     }
 
     fn begin(&self, class: Class) -> Result<OpenPack> {
-        let writer = self.repository.need_writer("storing content")?;
-        let owner = match class {
-            Class::Data => Owner::Group(writer.group),
-            Class::Metadata => Owner::Writer(writer.id),
+        let own = self.repository.need_writer("storing content")?;
+        let own_metadata = own.metadata.public();
+        let (group, writer, metadata) = match &self.others {
+            Some(For { group, writer, metadata }) => (*group, *writer, metadata),
+            None => (own.group, own.id, &own_metadata),
         };
-        let metadata = writer.metadata.public();
-        let (builder, head) = PackBuilder::new(self.repository.id, owner, &self.repository.recipient, Some(&metadata));
+        let owner = match class {
+            Class::Data => Owner::Group(group),
+            Class::Metadata => Owner::Writer(writer),
+        };
+        let (builder, head) = PackBuilder::new(self.repository.id, owner, &self.repository.recipient, Some(metadata));
         let number = self.next_pack.fetch_add(1, Ordering::Relaxed);
         if let Some(uploads) = &self.uploads {
             uploads.check()?;
@@ -374,19 +423,21 @@ impl<'a> Packer<'a> {
         };
         body.extend_from_slice(&footer);
         drop(entries);
-        let name = RunName { session: self.session, sequence: *sequence, epoch: Some(self.epoch) };
+        let own = self.repository.need_writer("storing an index")?;
+        let (epoch, kind, base, by, admin) = match &self.others {
+            Some(For { group, .. }) => {
+                let admin = self.repository.need_admin("storing an index for others")?;
+                let base = admin.reader().group(*group).index_key();
+                (None, ObjectKind::Segment, base, SignedBy::AdminFor(*group), Some(admin.signer()))
+            }
+            None => (Some(self.epoch), ObjectKind::Delta, own.keys.index_key(), SignedBy::Writer(own.id), None),
+        };
+        let name = RunName { session: self.session, sequence: *sequence, epoch };
         *sequence += 1;
         let key = keys::run(name);
-        let own = self.repository.need_writer("storing an index")?;
-        let identity = Identity {
-            kind: ObjectKind::Delta,
-            repository: self.repository.id,
-            key: &key,
-            base: &own.keys.index_key(),
-            by: SignedBy::Writer(own.id),
-            signer: &own.signer,
-            features: 0,
-        };
+        let signer = admin.as_ref().unwrap_or(&own.signer);
+        let identity =
+            Identity { kind, repository: self.repository.id, key: &key, base: &base, by, signer, features: 0 };
         let bytes = object::seal(&identity, &body);
         self.stored_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         if !self.repository.create(&key, &bytes)? {
@@ -407,7 +458,6 @@ impl<'a> Packer<'a> {
 mod tests {
     use super::*;
     use crate::clock::ManualClock;
-    use crate::names::WriterId;
     use crate::repository::init;
     use crate::store::memory::MemoryStore;
 

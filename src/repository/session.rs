@@ -221,12 +221,7 @@ impl<'a> WriteSession<'a> {
             let epoch = record.as_ref().map_or(self.epoch, |record| record.began.unwrap_or(record.epoch));
             let slot = keys::commit(epoch, session);
             let settled = store.size(&slot)?.is_some();
-            let process = record.as_ref().map(|record| Process {
-                host: *record.host,
-                boot: *record.boot,
-                pid: record.pid,
-                started: record.started,
-            });
+            let process = record.as_ref().map(Process::of);
             let dead = process.is_some_and(|process| self.process.knows_dead(&process));
             if own && dead && !settled && !self.fence(&slot, session, "its process ended without a commit")? {
                 continue;
@@ -294,6 +289,11 @@ impl<'a> WriteSession<'a> {
     /// Whether older snapshots' trees and packs may be used again: not if what was deleted cannot be told.
     pub fn may_reuse(&self) -> bool {
         self.view.doubt.is_none()
+    }
+
+    /// Whether a verdict deleted a pack.
+    pub(super) fn is_deleted(&self, pack: &PackId) -> bool {
+        self.view.is_deleted(pack)
     }
 
     /// The index that this session goes by. What lies in packs that nobody may use again is not found in it, nor what was indexed after its session was settled.

@@ -8,6 +8,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use super::deleted::Deleted;
 use super::finding::{Findings, Number, causes, sentence};
 use super::ledger::{Ledger, Mark};
 use super::{Control, Error, Result};
@@ -38,6 +39,7 @@ pub struct Check<'a> {
     pub control: &'a Control,
     pub findings: Findings,
     pub writers: HashMap<WriterId, Certified>,
+    pub deleted: Deleted,
     /// Data packs that are missing or were found damaged: whether a chunk there is lost is told by reading it.
     pub suspects: Mutex<HashSet<PackId>>,
     /// Something was found that snapshots may need: which ones is worth a walk over the trees.
@@ -113,6 +115,7 @@ impl<'a> Check<'a> {
             control,
             findings: Findings::default(),
             writers: HashMap::new(),
+            deleted: Deleted::default(),
             suspects: Mutex::default(),
             content_at_risk: AtomicBool::new(false),
             bytes_read: AtomicU64::new(0),
@@ -128,8 +131,7 @@ impl<'a> Check<'a> {
         if !store.is_remote() {
             return Ok(());
         }
-        let is_wanted = |(_, meaning, _): &&(ObjectKey, Meaning, u64)| !matches!(meaning, Meaning::Epoch(_));
-        let mut small: Vec<_> = listing.small.iter().filter(is_wanted).collect();
+        let mut small: Vec<_> = listing.small.iter().collect();
         small.sort_by_key(|(.., size)| *size);
         let mut bytes = 0;
         small.truncate(AHEAD_OBJECTS);
@@ -229,6 +231,7 @@ impl<'a> Check<'a> {
             // What a running backup withdraws, or a probe, is no loss.
             Class::NotFound => match keys::parse(key) {
                 Some(Meaning::SessionRecord(..) | Meaning::Probe) => return Ok(None),
+                _ if self.deleted.explains(self.repository, key)? => return Ok(None),
                 _ => "was listed and is missing".to_owned(),
             },
             Class::Short => "is cut short".to_owned(),

@@ -44,6 +44,14 @@ pub fn check(check: &Check<'_>, listing: &Listing, index: &Index, mut snapshots:
             check.findings.warning(&snapshot.slot, "was committed after its writer was revoked");
         }
     }
+    for slot in snapshots.missing() {
+        // Twice, since it may have been listed away between the two.
+        if !check.deleted.explains(check.repository, &slot)? {
+            check
+                .findings
+                .damage(&slot, "is missing, and the newest deletion epoch lists it: a snapshot is lost or hidden");
+        }
+    }
     for (session, key, error) in std::mem::take(&mut snapshots.marks.doubtful) {
         doubtful_mark(check, session, &key, &error);
     }
@@ -76,7 +84,7 @@ fn named_slot(check: &Check<'_>, listing: &Listing, slot: &str, by: &ObjectKey) 
         check.findings.damage(by, "names a predecessor that is no slot");
         return Ok(());
     };
-    if !stands(check, listing, &key)? {
+    if !stands(check, listing, &key)? && !check.deleted.explains(check.repository, &key)? {
         let what = format!("is missing, and {by} names it: a snapshot is lost or hidden");
         if let Some(number) = check.findings.damage(&key, what) {
             check.findings.affects_snapshot(number, session.snapshot());
@@ -105,7 +113,7 @@ fn named_run(
     }
     let number = match check.findings.of(&key) {
         Some(number) => Some(number),
-        None if stands(check, listing, &key)? => None,
+        None if stands(check, listing, &key)? || check.deleted.explains(check.repository, &key)? => None,
         None => {
             check.at_risk();
             check.findings.damage(&key, "is missing, and no segment replaces it")
@@ -165,6 +173,7 @@ pub fn silent_sessions(check: &Check<'_>, listing: &Listing) -> Result<()> {
         // It may have committed since the listing; and a lost one that another names is a finding already.
         if check.findings.of(&slot).is_none()
             && check.repository.store.size(&slot).map_err(RepositoryError::from)?.is_none()
+            && !check.deleted.explains(check.repository, &slot)?
         {
             check.findings.damage(&slot, "is missing: its session stored an index, and neither committed nor gave up");
         }

@@ -16,6 +16,7 @@
 
 mod affected;
 mod check;
+mod deleted;
 mod finding;
 mod ledger;
 mod lineage;

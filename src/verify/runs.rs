@@ -14,7 +14,8 @@ use crate::pack::keys::{self, Meaning};
 use crate::pack::run::{RunError, RunName};
 use crate::repository::{Error as RepositoryError, Index, Scope, each};
 use crate::seal::cipher::{SEGMENT_BYTES, TAG_BYTES};
-use crate::seal::object::{HEADER_BYTES, Header, ObjectError, ObjectKind, TRAILER_BYTES, segment_range};
+use crate::seal::key::GroupKeys;
+use crate::seal::object::{HEADER_BYTES, Header, ObjectError, ObjectKind, SignedBy, TRAILER_BYTES, segment_range};
 use crate::seal::sign::{Message, SIGNATURE_BYTES};
 
 const STORED_SEGMENT_BYTES: u64 = (SEGMENT_BYTES + TAG_BYTES) as u64;
@@ -86,8 +87,16 @@ fn whole(check: &Check<'_>, key: &ObjectKey, name: RunName, size: u64) -> Result
                 return Ok(Err(ObjectError::Kind(header.kind as u8).into()));
             }
             opener = match group.as_ref().map(|group| header.opener(key, &group.index_key())).transpose() {
-                Ok(opener) => opener,
-                Err(error) => return Ok(Err(error.into())),
+                Ok(Some(opener)) => Some(opener),
+                // The admin may have made a segment for another group than its own.
+                other => match (other, admins_group(check, key, name, size)?) {
+                    (_, Some(group)) => match header.opener(key, &group.index_key()) {
+                        Ok(opener) => Some(opener),
+                        Err(error) => return Ok(Err(error.into())),
+                    },
+                    (Err(error), None) => return Ok(Err(error.into())),
+                    (Ok(_), None) => None,
+                },
             };
             start = HEADER_BYTES;
         }
@@ -102,14 +111,30 @@ fn whole(check: &Check<'_>, key: &ObjectKey, name: RunName, size: u64) -> Result
         }
         at = end;
     }
-    let by_writer = trailer[0] == 2 && trailer[1..9] == writer.0;
-    if !by_writer || !certified.signing.verifies(&message, &trailer[9..]) {
+    let signer = match SignedBy::of_trailer(&trailer) {
+        Ok(SignedBy::AdminFor(_)) if name.epoch.is_none() => check.repository.access.admin_public,
+        Ok(SignedBy::Writer(by)) if by == writer => certified.signing,
+        _ => return Ok(Err(ObjectError::Signature.into())),
+    };
+    if !signer.verifies(&message, &trailer[9..]) {
         return Ok(Err(ObjectError::Signature.into()));
     }
     if sound && let Some(copy) = copy {
         copy.keep(key);
     }
     Ok(if sound { Ok(opener.is_some()) } else { Err(ObjectError::Damaged.into()) })
+}
+
+/// The group that a segment of the admin's is for, if this key has part in it.
+fn admins_group(check: &Check<'_>, key: &ObjectKey, name: RunName, size: u64) -> Result<Option<GroupKeys>> {
+    if name.epoch.is_some() {
+        return Ok(None);
+    }
+    let Some(trailer) = check.get_range(key, size.saturating_sub(TRAILER_BYTES as u64)..size)? else { return Ok(None) };
+    Ok(match SignedBy::of_trailer(&trailer) {
+        Ok(SignedBy::AdminFor(group)) => check.repository.access.group(group),
+        _ => None,
+    })
 }
 
 /// The index as readers use it. What it refuses is noted.
@@ -155,6 +180,7 @@ pub fn against_listing(check: &Check<'_>, listing: &Listing, index: &Index) -> R
             let what = match size {
                 Some(size) if size == pack.size => continue,
                 Some(size) => format!("is {size} bytes long, and the index says {}", pack.size),
+                None if check.deleted.explains(check.repository, &key)? => continue,
                 None => "is missing".to_owned(),
             };
             check.findings.damage(&key, what);

@@ -69,9 +69,6 @@ pub fn check(check: &mut Check<'_>, listing: &Listing, orphans: &mut Orphans) ->
         match meaning {
             Meaning::Certificate(writer) => certificates.push((key, *size, *writer)),
             Meaning::Run(_) | Meaning::Pack(..) => {}
-            Meaning::Epoch(_) | Meaning::Verdict(_) => {
-                check.findings.warning(key, "is a deletion epoch, which this build cannot interpret");
-            }
             _ => others.push((key, *size, *meaning)),
         }
     }
