@@ -27,6 +27,8 @@ TOUCHED = (0.45, 0.50)
 RESTORE = (0.65, 0.60)
 VERIFY = (0.60, 0.60)
 LIST_SECONDS = 0.030
+# {figure: ratio to restic's and to rustic's}
+PRUNE = {"wall_s": 0.3, "cpu_s": 0.3}
 MEMORY_ROWS = ["first", "unchanged", "changed", "touched", "restore", "verify"]
 MEMORY_BYTES, CHUNK_BYTES = 64 * MIB, 40
 TAR_CPU = 1.0
@@ -71,6 +73,10 @@ def targets(name, corpus):
     aims.append(aim("first backup, CPU against tar with zstd -3", ratio(found, "first", "cpu_s", "tar-zstd"), TAR_CPU))
     aims.append(aim("nothing changed, bytes stored", figure(ours, "unchanged", "growth_bytes"), UNCHANGED_BYTES))
     aims.append(aim("all mtimes touched, bytes of content stored anew", figure(ours, "touched", "new_bytes"), 0))
+    for peer in ["restic", "rustic"]:
+        for key, limit in PRUNE.items():
+            text = f"{report.ROW_TITLES['prune']}, {words[key]} against {peer}"
+            aims.append(aim(text, ratio(found, "prune", key, peer), limit))
     aims.append(aim("list, seconds", figure(ours, "list", "wall_s"), LIST_SECONDS))
     shares = [share for share in (ratio(found, row, "peak_bytes", "restic") for row in MEMORY_ROWS) if share is not None]
     aims.append(aim("peak memory of backup, restore and verify, the worst against restic's", max(shares, default=None), 1.0))

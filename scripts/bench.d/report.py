@@ -18,6 +18,7 @@ ROW_TITLES = {
     "verify": "verify, all data read",
     "list": "list of snapshots",
     "ls": "list of a snapshot's files",
+    "prune": "forget half, and free its space",
 }
 BACKUPS = ["first", "unchanged", "changed", "touched"]
 # (title, key of a measurement, unit's divisor, rows it is shown for)
@@ -25,7 +26,7 @@ FIGURES = [
     ("Wall seconds", "wall_s", 1, None),
     ("CPU seconds (user and system, children included)", "cpu_s", 1, None),
     ("Peak memory of the largest process, MiB", "peak_bytes", MIB, None),
-    ("Repository after the row, MiB", "repository_bytes", MIB, BACKUPS),
+    ("Repository after the row, MiB", "repository_bytes", MIB, [*BACKUPS, "prune"]),
     ("Growth of the repository by the row, MiB", "growth_bytes", MIB, BACKUPS),
     ("Written, MiB", "written_bytes", MIB, [*BACKUPS, "restore"]),
     ("Requests to the store", "requests", 1, None),
@@ -65,7 +66,7 @@ def ranked(tool, row):
     kind = kinds.KINDS[tool]
     if tool == "lifeboat" or row in kind.unranked or (kind.rows and row not in kind.rows):
         return False
-    return kind.encrypts or (row in UNENCRYPTED_COUNTS and not kind.rows)
+    return kind.encrypts or (row in UNENCRYPTED_COUNTS and kind.counts_unencrypted)
 
 
 def best(summaries, row, key):

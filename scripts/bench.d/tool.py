@@ -11,6 +11,7 @@ class Tool:
     """One tool, for one round: a fresh home is a fresh repository and a cold cache."""
 
     encrypts = True
+    counts_unencrypted = False  # without encryption: counts where nothing changed, all the same
     rows = None  # the rows it takes part in; all of them unless told
     unranked = {}  # rows in which it is shown and not ranked: why
 
@@ -61,3 +62,8 @@ class Tool:
 def shell(text, *words):
     """A command line for the shell, in which each `{}` stands for one word: it fails if any part of a pipe does."""
     return ["bash", "-c", "set -eo pipefail; " + text.format(*map(shlex.quote, words))]
+
+
+def both(first, second):
+    """One command after the other, as one; the first that fails ends it."""
+    return shell(" ".join("{}" for _ in first) + "; " + " ".join("{}" for _ in second), *first, *second)

@@ -8,7 +8,7 @@ import json
 import re
 
 from fetch import version
-from tool import Tool, shell
+from tool import Tool, both, shell
 
 
 class Lifeboat(Tool):
@@ -37,6 +37,11 @@ class Lifeboat(Tool):
 
     def ls(self):
         return [self.binary, "ls", "latest", *self.opened()]
+
+    def prune(self):
+        opened, program = self.opened(), self.binary
+        forget = [program, "forget", "--keep-last", "2", *opened]
+        return both(forget, [program, "prune", "--undo-window", "0s", "--yes", *opened])
 
     def told(self, output):
         try:
@@ -84,6 +89,9 @@ class Restic(Tool):
     def ls(self):
         return [self.binary, "ls", "latest"]
 
+    def prune(self):
+        return [self.binary, "forget", "--keep-last", "2", "--prune"]
+
 
 class Rustic(Tool):
     """restic's format; zstd 3 is its own default; holes restored as holes."""
@@ -114,6 +122,10 @@ class Rustic(Tool):
     def ls(self):
         return [self.binary, "ls", "latest"]
 
+    def prune(self):
+        # Else it would free nothing for a day.
+        return [self.binary, "forget", "--keep-last", "2", "--prune", "--instant-delete"]
+
 
 class Borg(Tool):
     """Mode repokey (AES-256-CTR with HMAC-SHA256, which is quicker here than its BLAKE2b), zstd 3, holes restored as holes."""
@@ -142,6 +154,9 @@ class Borg(Tool):
 
     def ls(self):
         return [self.binary, "list", "--short", f"::{self.name()}"]
+
+    def prune(self):
+        return both([self.binary, "prune", "--keep-last", "2"], [self.binary, "compact"])
 
 
 class Bupstash(Tool):
@@ -172,11 +187,18 @@ class Bupstash(Tool):
     def ls(self):
         return [self.binary, "list-contents", f"name={self.name()}"]
 
+    def prune(self):
+        older = [f"name=s{number}" for number in range(1, self.saved - 1)]
+        removed = [word for name in older for word in ("or", name)][1:]
+        return both([self.binary, "rm", "--allow-many", *removed], [self.binary, "gc"])
+
 
 class Conserve(Tool):
     """As it comes: Snappy, and no encryption."""
 
     encrypts = False
+    counts_unencrypted = True
+    rows = {"first", "unchanged", "changed", "touched", "restore", "verify", "list", "ls"}
 
     def init(self):
         return [self.binary, "init", self.repository]

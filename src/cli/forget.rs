@@ -32,8 +32,8 @@ pub const REASON_BYTES: usize = 1000;
 
 const HELP: &str = "\
 A forgotten snapshot is hidden and stays whole: `lifeboat undelete` takes it
-back, for 7 days at least. No space is freed by this: that is a prune's work,
-which this version does not have.
+back, for 7 days at least. No space is freed by this: that is what
+`lifeboat prune` does.
 
 Rules count within each group: snapshots of one writer and policy, and
 without a policy of one writer and the same paths. A rule keeps the newest

@@ -23,6 +23,8 @@ use crate::repository::{
 };
 use crate::seal::object::ObjectKind;
 
+/// What is written anew takes heads, tables and an index: for less than this it is not done.
+const REWRITE_BYTES: u64 = 128 << 10;
 /// So many index objects that others replaced are worth an epoch.
 const REPLACED_RUNS: usize = 16;
 
@@ -170,6 +172,7 @@ impl Plan {
         let in_dead: u64 = dead.iter().map(|row| row.size).sum();
         let mut left: u64 = partly.iter().map(|account| account.dead_bytes()).sum();
         let enough = ((in_dead + left) as f64 * request.leave) as u64;
+        let whole = left;
         let (mut rewrite, mut budget) = (Vec::new(), request.repack_max.unwrap_or(u64::MAX));
         for account in partly {
             if left <= enough || share(&account) < request.repack_from || budget < account.row.size {
@@ -178,6 +181,10 @@ impl Plan {
             budget -= account.row.size;
             left -= account.dead_bytes();
             rewrite.push(account.row);
+        }
+        if whole - left < REWRITE_BYTES {
+            rewrite.clear();
+            left = whole;
         }
         Ok(Self { survey, dead, rewrite, left_bytes: left })
     }

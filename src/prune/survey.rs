@@ -19,7 +19,9 @@ use crate::repository::{self, Index, SealedRun};
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Account {
     pub row: PackRow,
+    /// Chunks that the index knows in it, and their bytes as stored.
     pub chunks: u64,
+    pub bytes: u64,
     /// Chunks that it owns, and their bytes as stored.
     pub live_chunks: u64,
     pub live_bytes: u64,
@@ -28,11 +30,7 @@ pub(super) struct Account {
 impl Account {
     /// Bytes that nobody needs; the pack's table and head are needed as long as anything is.
     pub fn dead_bytes(&self) -> u64 {
-        match self.live_chunks {
-            0 => self.row.size,
-            _ if self.live_chunks == self.chunks => 0,
-            _ => self.row.size.saturating_sub(self.live_bytes),
-        }
+        if self.live_chunks == 0 { self.row.size } else { self.bytes.saturating_sub(self.live_bytes) }
     }
 }
 
@@ -67,7 +65,9 @@ impl Survey {
             let is_held = held.has(&id)?;
             let mut owner: Option<&Found> = None;
             for copy in &found {
-                survey.accounts[copy.pack as usize].chunks += 1;
+                let account = &mut survey.accounts[copy.pack as usize];
+                account.chunks += 1;
+                account.bytes += u64::from(copy.bytes);
                 let (may, preferred) = usable[copy.pack as usize];
                 let is_better = owner.is_none_or(|owner| preferred && !usable[owner.pack as usize].1);
                 if is_held && may && is_better {
@@ -129,7 +129,7 @@ impl Survey {
 
     fn place(&mut self, row: &PackRow) -> u32 {
         *self.places.entry(row.id).or_insert_with(|| {
-            self.accounts.push(Account { row: *row, chunks: 0, live_chunks: 0, live_bytes: 0 });
+            self.accounts.push(Account { row: *row, chunks: 0, bytes: 0, live_chunks: 0, live_bytes: 0 });
             self.accounts.len() as u32 - 1
         })
     }

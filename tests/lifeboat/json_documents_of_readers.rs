@@ -205,3 +205,13 @@ fn buckets_are_saved_and_restored_into_with_the_same_documents() {
     let out = good("restore", &run(&["restore", "latest", "--to", "out"]), &[]);
     assert_eq!((&out["files"], &out["renamed_count"]), (&2.into(), &0.into()));
 }
+
+#[test]
+fn what_a_prune_did_is_printed_as_the_page_says() {
+    let desk = Desk::with_repository();
+    let [first, _] = two(&desk);
+    good("forget", &run(&desk, &["forget", &first]), &[]);
+    let waiting = ["waiting[].writer", "waiting[].session", "waiting[].heard"];
+    let done = good("prune", &run(&desk, &["prune", "--undo-window", "0s", "--yes"]), &waiting);
+    assert_eq!((&done["finished"], &done["expired"][0]), (&true.into(), &first.into()));
+}

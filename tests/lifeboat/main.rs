@@ -26,6 +26,7 @@ mod messages;
 mod patches;
 mod policies;
 mod proven;
+mod prune;
 mod restore;
 mod roles;
 mod round_trips;
