@@ -21,8 +21,18 @@ pub enum Purpose {
     Save,
     /// All snapshots but the newest are hidden.
     LetGo,
+    /// Less stored, and all forgotten snapshots gone for good.
+    Free,
     /// The newest snapshot in the target.
     BringBack,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    Kept,
+    Forgotten,
+    /// For good.
+    Gone,
 }
 
 /// What became of a fault.
@@ -77,9 +87,13 @@ impl Judge<'_> {
         let cached = hits.iter().all(|call| call.paths.iter().all(|path| self.place.is_cache(path)));
         // A name that stays behind is swept by a later run.
         let removes = point.call.starts_with("unlink");
+        let slots = self.place.repository().join("s");
+        let fences = hits.iter().all(|call| call.paths.iter().all(|path| path.starts_with(&slots)));
         let codes: &[i32] = match self.purpose {
             _ if cached => &[0],
             _ if removes => &[0, 1],
+            // A prune commits nothing. That its session is over is said again by the next.
+            Purpose::Free if fences => &[0, 1],
             Purpose::BringBack => &[1, 3],
             _ => &[1],
         };
@@ -99,7 +113,8 @@ impl Judge<'_> {
     }
 
     /// What else a run left, before another one comes.
-    pub fn remains(&self, ended: &Ended, point: &Point, fault: Fault) -> Verdict {
+    /// `powered`: the power never went, so that no bytes were lost.
+    pub fn remains(&self, ended: &Ended, point: &Point, powered: bool) -> Verdict {
         let done = ended.code == Some(0) || point.is_end();
         let listed = self.listed()?;
         let known =
@@ -117,8 +132,9 @@ impl Judge<'_> {
                 );
             }
             Purpose::LetGo => ensure!(!done || self.only_newest(&listed), "it forgot too little: {listed:?}"),
+            Purpose::Free => ensure!(!done || self.is_freed(&listed), "it freed nothing: {listed:?}"),
             Purpose::BringBack if done => self.brought_back()?,
-            Purpose::BringBack if fault == Fault::Kill || fault.is_error() => self.no_half_files()?,
+            Purpose::BringBack if powered => self.no_half_files()?,
             Purpose::BringBack => {}
         }
         Ok(())
@@ -143,21 +159,35 @@ impl Judge<'_> {
                 let listed = self.listed()?;
                 ensure!(self.only_newest(&listed), "given again, it forgot too little: {listed:?}");
             }
+            Purpose::Free => {
+                let listed = self.listed()?;
+                ensure!(self.is_freed(&listed), "given again, it freed nothing: {listed:?}");
+                self.unharmed()?;
+            }
             Purpose::BringBack => self.brought_back()?,
         }
         self.sound()
     }
 
-    /// Ids, and whether they are forgotten.
-    fn listed(&self) -> Verdict<BTreeMap<String, bool>> {
-        let list: Value = self.json(&["snapshots", "--all", "--json"])?;
-        let rows = list.as_array().into_iter().flatten();
-        Ok(rows.map(|row| (row["id"].as_str().unwrap_or_default().to_owned(), row["forgotten"] == true)).collect())
+    fn is_freed(&self, listed: &BTreeMap<String, Standing>) -> bool {
+        !listed.values().any(|standing| *standing == Standing::Forgotten)
+            && self.place.packed() < self.scene.template_place().packed()
     }
 
-    fn only_newest(&self, listed: &BTreeMap<String, bool>) -> bool {
+    fn listed(&self) -> Verdict<BTreeMap<String, Standing>> {
+        let list: Value = self.json(&["snapshots", "--all", "--json"])?;
+        let standing = |row: &Value| match (row["forgotten"] == true, row["expired"] == true) {
+            (_, true) => Standing::Gone,
+            (true, false) => Standing::Forgotten,
+            (false, false) => Standing::Kept,
+        };
+        let rows = list.as_array().into_iter().flatten();
+        Ok(rows.map(|row| (row["id"].as_str().unwrap_or_default().to_owned(), standing(row))).collect())
+    }
+
+    fn only_newest(&self, listed: &BTreeMap<String, Standing>) -> bool {
         let newest = self.scene.saved.last().map(|saved| saved.id.as_str());
-        listed.iter().all(|(id, forgotten)| *forgotten != (Some(id.as_str()) == newest))
+        listed.iter().all(|(id, standing)| (*standing == Standing::Kept) == (Some(id.as_str()) == newest))
     }
 
     fn sound(&self) -> Verdict {

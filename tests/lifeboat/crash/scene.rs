@@ -6,6 +6,9 @@ use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use lifeboat::store::Store;
+use lifeboat::store::local::LocalStore;
+
 use crate::support::listing;
 use crate::support::repo::noise;
 use crate::support::scratch::roomy;
@@ -108,6 +111,14 @@ impl Scene {
         good(&mut self.template_place().command(["-q", "backup", tree.to_str().unwrap()])).trim().to_owned()
     }
 
+    /// Lets all go but the newest.
+    pub fn forget(&mut self) {
+        good(&mut self.template_place().command(["-q", "forget", "--keep-last", "1"]));
+        let newest = self.saved.pop().expect("something was saved");
+        self.unchecked.extend(self.saved.drain(..).map(|saved| saved.id));
+        self.saved.push(newest);
+    }
+
     pub fn template_place(&self) -> Place {
         Place { home: self.template() }
     }
@@ -151,8 +162,18 @@ impl Place {
 
     pub fn command<S: AsRef<std::ffi::OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Command {
         let mut command = lifeboat(&self.home, arguments);
-        command.env("LIFEBOAT_REPO", self.repository()).env("LIFEBOAT_KEY", self.home.join("key"));
         command
+            .env("LIFEBOAT_REPO", self.repository())
+            .env("LIFEBOAT_KEY", self.home.join("key"))
+            .env("TMPDIR", &self.home);
+        command
+    }
+
+    /// What is stored in packs, in bytes.
+    pub fn packed(&self) -> u64 {
+        let packs =
+            ["d", "m"].map(|kind| LocalStore::open(&self.repository()).unwrap().list(&format!("{kind}/")).unwrap());
+        packs.iter().flatten().map(|pack| pack.size).sum()
     }
 
     pub fn is_cache(&self, path: &Path) -> bool {

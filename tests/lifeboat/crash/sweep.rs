@@ -73,6 +73,21 @@ fn forgetting_survives_every_fault() {
 }
 
 #[test]
+fn a_prune_survives_every_fault() {
+    sweep(&Scenario {
+        test: "a_prune_survives_every_fault",
+        purpose: Purpose::Free,
+        share: 60,
+        prepare: |scene| {
+            three(scene);
+            scene.forget();
+        },
+        makes: "repository/e",
+        command: &["-q", "prune", "--undo-window", "0s", "--yes"],
+    });
+}
+
+#[test]
 fn a_restore_survives_every_fault() {
     sweep(&Scenario {
         test: "a_restore_survives_every_fault",
@@ -131,7 +146,7 @@ fn sweep(scenario: &Scenario) {
     for trial in &trials {
         match sweep.try_until_met(trial) {
             Ok(hit) => met += usize::from(hit),
-            Err(why) => {
+            Err((trial, why)) => {
                 failed.push(format!(
                     "LIFEBOAT_TEST_CRASH={trial} cargo test --test lifeboat {}\n    {why}",
                     scenario.test
@@ -157,23 +172,29 @@ impl Sweep<'_> {
         place.command(self.scenario.command.iter().map(|word| word.replace("TREE", tree.to_str().unwrap())))
     }
 
-    /// Whether the fault was met. Threads share work as it comes, and a point may be passed by: then once more.
-    fn try_until_met(&self, trial: &Trial) -> Result<bool, String> {
-        for _ in 0..4 {
-            if self.try_one(trial)? {
+    /// Whether the fault was met. Threads share work as it comes, and a late call of one of them may be passed by: then an earlier one is met.
+    fn try_until_met(&self, trial: &Trial) -> Result<bool, (Trial, String)> {
+        let mut trial = trial.clone();
+        loop {
+            if self.try_one(&trial).map_err(|why| (trial.clone(), why))? {
                 return Ok(true);
             }
+            let number = &mut trial.0[0].0.number;
+            *number -= number.div_ceil(4);
+            if *number == 0 {
+                return Ok(false);
+            }
         }
-        Ok(false)
     }
 
     /// Whether the first run met its fault. What comes after a fault has less to do than the run that was measured.
     fn try_one(&self, trial: &Trial) -> Result<bool, String> {
         let place = self.scene.place("trial");
         let judge = Judge { scene: self.scene, purpose: self.scenario.purpose, place: &place, tree: self.tree };
-        let mut met = None;
+        let (mut met, mut powered) = (None, true);
         for fault in &trial.0 {
-            let hit = self.stop(&judge, &place, fault)?;
+            powered &= fault.1 == Fault::Kill || fault.1.is_error();
+            let hit = self.stop(&judge, &place, fault, powered)?;
             met = met.or(Some(hit == Hit::Met));
             if hit == Hit::Astray {
                 return Ok(met == Some(true));
@@ -184,15 +205,22 @@ impl Sweep<'_> {
         Ok(met == Some(true))
     }
 
-    fn stop(&self, judge: &Judge, place: &Place, fault: &(Point, Fault)) -> Result<Hit, String> {
+    fn stop(&self, judge: &Judge, place: &Place, fault: &(Point, Fault), powered: bool) -> Result<Hit, String> {
         let ended = trace::run(&self.command(place), &self.scene.log(), Some(fault));
         let last = ended.calls.last().map_or_else(String::new, |call| format!("{}({})", call.name, call.shown));
-        self.look(judge, place, &ended, &fault.0, fault.1)
+        self.look(judge, place, &ended, fault, powered)
             .map_err(|why| format!("{why}\n    the last call before its end: {last}"))
     }
 
-    fn look(&self, judge: &Judge, place: &Place, ended: &Ended, point: &Point, fault: Fault) -> Result<Hit, String> {
-        let hit = judge.end(ended, point, fault)?;
+    fn look(
+        &self,
+        judge: &Judge,
+        place: &Place,
+        ended: &Ended,
+        (point, fault): &(Point, Fault),
+        powered: bool,
+    ) -> Result<Hit, String> {
+        let hit = judge.end(ended, point, *fault)?;
         let cut = match fault {
             Fault::Lost => power::lose(&ended.calls, &place.home),
             Fault::Torn => power::tear(&ended.calls, &place.home),
@@ -201,7 +229,7 @@ impl Sweep<'_> {
         cut.map_err(|error| format!("the power cut failed: {error}"))?;
         judge.unharmed()?;
         if hit != Hit::Astray {
-            judge.remains(ended, point, fault)?;
+            judge.remains(ended, point, powered)?;
         }
         Ok(hit)
     }
