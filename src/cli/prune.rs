@@ -72,6 +72,8 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<Exit> {
         let sentence = format!("what was forgotten less than {UNDO_DAYS} days ago would be gone for good");
         return Err(Failure::usage(sentence).hint("add --yes if it should be, or --dry-run to see what would go"));
     }
+    // Backups and whatever else runs here come first. The kernel takes the turn at disks from this, too (ioprio_set(2)).
+    let _ = rustix::process::nice(19);
     let repository = open::repository(globals, screen)?;
     let control = Control::default();
     interrupt::watch(control.cancel.clone())?;

@@ -3,7 +3,9 @@
 //! Owns the list of them. For choosing and restoring what does not verify counts as absent; for deletion it counts as present, so a prune that meets any such object
 //! names them all, and does nothing. Whatever made them unreadable gains no right by it.
 
-use crate::names::ObjectKey;
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::names::{ObjectKey, SessionId};
 use crate::pack::keys::{self, Meaning};
 use crate::repository::{Error as RepositoryError, Index, Repository, Scope, SnapshotState, Snapshots, Standing};
 
@@ -63,7 +65,7 @@ pub(super) fn index_without(
     for (_, key, error) in std::mem::take(&mut snapshots.marks.doubtful) {
         doubts.push(Doubt { key: Some(key), error });
     }
-    for key in snapshots.missing() {
+    for key in snapshots.missing().into_iter().chain(hidden(snapshots)) {
         doubts.push(Doubt::of(RepositoryError::Missing { key }));
     }
     let mut refused = Vec::new();
@@ -72,7 +74,43 @@ pub(super) fn index_without(
         note(&mut doubts, error)?;
     }
     doubts.extend(missing_runs(&index, snapshots));
+    doubts.extend(silent_sessions(repository, &index, snapshots)?);
     if doubts.is_empty() { Ok(index) } else { Err(Error::Doubt(doubts)) }
+}
+
+/// Slots that a snapshot names as what came before it, and that are neither listed nor removed by an epoch: a listing that is not whole hides what is needed.
+fn hidden(snapshots: &Snapshots) -> Vec<ObjectKey> {
+    let listed = snapshots.settled();
+    let live = snapshots.readable.iter().filter(|snapshot| snapshot.state != SnapshotState::Expired);
+    let named: BTreeSet<&String> = live.flat_map(|snapshot| snapshot.parents.iter().chain(&snapshot.heads)).collect();
+    let is_hidden = |key: &ObjectKey| match keys::parse(key) {
+        Some(Meaning::Commit { epoch, session }) => {
+            listed.get(&session) != Some(&epoch) && snapshots.view.counts_slot(epoch, session)
+        }
+        _ => false,
+    };
+    named.into_iter().filter_map(|name| name.parse().ok()).filter(is_hidden).collect()
+}
+
+/// Slots of sessions that left index objects and nothing else. One that commits leaves a manifest, one that gives up a fence, and one that was killed its record: so what stood in
+/// the slot was removed, or is not listed.
+fn silent_sessions(repository: &Repository, index: &Index, snapshots: &Snapshots) -> Result<Vec<Doubt>> {
+    let (settled, view) = (snapshots.settled(), &snapshots.view);
+    let names = index.runs().iter().flat_map(|run| run.replaced().iter().chain(std::iter::once(&run.source().name)));
+    let began: BTreeMap<SessionId, u32> = names
+        .filter_map(|name| name.epoch.map(|epoch| (name.session, epoch)))
+        .filter(|(session, epoch)| !settled.contains_key(session) && view.counts_slot(*epoch, *session))
+        .collect();
+    let mut doubts = Vec::new();
+    for (session, epoch) in began {
+        let (slot, records) = (keys::commit(epoch, session), keys::session_records(session));
+        // Open; or settled since the listing.
+        let is_open = !repository.store.list(&records).map_err(RepositoryError::from)?.is_empty();
+        if !is_open && repository.store.size(&slot).map_err(RepositoryError::from)?.is_none() {
+            doubts.push(Doubt::of(RepositoryError::Missing { key: slot }));
+        }
+    }
+    Ok(doubts)
 }
 
 /// Index objects that a snapshot names and that are gone: packs may be known to nobody else.

@@ -25,7 +25,10 @@ impl Prune<'_> {
         let repository = self.repository;
         let mut snapshots = Snapshots::list(repository)?;
         let settled = snapshots.settled();
-        let counts = |name: &RunName| view.counts_run(name, name.epoch.or(settled.get(&name.session).copied()));
+        let own = self.session.id;
+        let counts = |name: &RunName| {
+            name.session == own || view.counts_run(name, name.epoch.or(settled.get(&name.session).copied()))
+        };
         let index = doubts::index_without(repository, &mut snapshots, &counts)?;
         let is_needed = |snapshot: &&Snapshot| {
             snapshot.state != SnapshotState::Expired

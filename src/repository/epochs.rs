@@ -18,6 +18,8 @@ use crate::store::Listed;
 const PACK_BYTES: usize = 32;
 const RUN_BYTES: usize = 24;
 const SLOT_BYTES: usize = 20;
+/// A prune ends once in a while; more in a row is somebody's loop.
+const RELOADS: usize = 4;
 /// In the place of a segment's epoch.
 const NO_EPOCH: u32 = u32::MAX;
 
@@ -180,8 +182,21 @@ impl Repository {
         }
     }
 
-    /// What the newest epoch says. Errors are the store's own; what does not verify is `doubt`.
+    /// What the newest epoch says; a newer one's, if that took its place meanwhile. Errors are the store's own; what does not verify is `doubt`.
     pub(crate) fn view(&self, newest: Newest) -> Result<View> {
+        let mut view = self.read_view(newest)?;
+        for _ in 0..RELOADS {
+            let Some(Error::Missing { .. }) = view.doubt else { break };
+            let newest = self.newest_epoch()?;
+            if newest == view.newest {
+                break;
+            }
+            view = self.read_view(newest)?;
+        }
+        Ok(view)
+    }
+
+    fn read_view(&self, newest: Newest) -> Result<View> {
         let mut view = View { newest, ..View::default() };
         if newest.number == 0 {
             return Ok(view);

@@ -19,6 +19,8 @@ use crate::store::Store;
 
 /// Blocks kept decrypted, shared by all runs: 8 MiB.
 const CACHE_BLOCKS: usize = 2048;
+/// A prune that ran beside removed a run that was listed: so often the listing is made anew.
+const RELOADS: usize = 4;
 const STORED_BLOCK_BYTES: usize = BLOCK_BYTES + TAG_BYTES;
 
 /// Whose runs are read.
@@ -202,8 +204,28 @@ impl Index {
         Self::load_counting(repository, scope, &|_| true, refused)
     }
 
-    /// The same of the runs that count.
+    /// The same of the runs that count. A run that goes between listing and reading was replaced by another, which the next listing shows.
     pub(crate) fn load_counting(
+        repository: &Repository,
+        scope: Scope,
+        counts: &dyn Fn(&RunName) -> bool,
+        refused: &mut dyn FnMut(Error),
+    ) -> Result<Self> {
+        for _ in 0..RELOADS {
+            let (mut errors, mut is_gone) = (Vec::new(), false);
+            let index = Self::load_once(repository, scope, counts, &mut |error| {
+                is_gone |= matches!(&error, Error::Store(error) if error.is_not_found());
+                errors.push(error);
+            })?;
+            if !is_gone {
+                errors.into_iter().for_each(refused);
+                return Ok(index);
+            }
+        }
+        Self::load_once(repository, scope, counts, refused)
+    }
+
+    fn load_once(
         repository: &Repository,
         scope: Scope,
         counts: &dyn Fn(&RunName) -> bool,

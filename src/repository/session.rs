@@ -108,9 +108,9 @@ impl<'a> WriteSession<'a> {
         let process = Process::this(&repository.access.repository_key);
         for _ in 0..RESTARTS_MAX {
             // One after the other: snapshots that were listed before the epoch that is named with them are not what its collector saw.
-            let newest = repository.first_epoch()?;
-            let epoch = newest.number;
-            let snapshots = Snapshots::list_by(repository, repository.view(newest)?)?;
+            let view = repository.view(repository.first_epoch()?)?;
+            let epoch = view.newest.number;
+            let snapshots = Snapshots::list_by(repository, view)?;
             // The listing of snapshots brought the one of revocations.
             if repository.revocation(writer.id)?.is_some() {
                 return Err(Error::Revoked { writer: writer.id });

@@ -16,9 +16,13 @@ use crate::pack::keys::{self, Meaning};
 use crate::pack::record::{self, ManifestBody};
 use crate::pack::tree::Root;
 use crate::seal::object::ObjectError;
+use crate::store::Listed;
 
 /// So many slots near by are worth a thread: they take 3 ms of a core if they were proven before, and 41 if not.
 const SLOTS_PER_THREAD: usize = 128;
+
+/// See `epochs`.
+const RELOADS: usize = 4;
 
 /// A committed snapshot whose manifest verifies.
 #[derive(Clone)]
@@ -158,7 +162,7 @@ impl Selection {
 impl Snapshots {
     /// Reads every slot. Signatures that this host has verified over the same bytes are not verified again.
     pub fn list(repository: &Repository) -> Result<Self> {
-        Self::read(repository, repository.proofs.as_ref(), None)
+        Self::read_again(repository, repository.proofs.as_ref())
     }
 
     /// The same, going by an epoch that was read before.
@@ -168,7 +172,22 @@ impl Snapshots {
 
     /// The same, believing nothing that was proven before.
     pub fn list_and_prove(repository: &Repository) -> Result<Self> {
-        Self::read(repository, None, None)
+        Self::read_again(repository, None)
+    }
+
+    /// Reads once more what a prune removed while it was read: then there is a newer epoch, or a verdict.
+    fn read_again(repository: &Repository, proofs: Option<&Proofs>) -> Result<Self> {
+        let mut snapshots = Self::read(repository, proofs, None)?;
+        for _ in 0..RELOADS {
+            let errors = snapshots.unreadable.iter().map(|lost| &lost.error);
+            let mut errors = errors.chain(snapshots.marks.doubtful.iter().map(|(.., error)| error));
+            let is_missing = errors.any(|error| matches!(error, Error::Missing { .. }));
+            if !is_missing || repository.newest_epoch()? == snapshots.view.newest {
+                break;
+            }
+            snapshots = Self::read(repository, proofs, None)?;
+        }
+        Ok(snapshots)
     }
 
     fn read(repository: &Repository, proofs: Option<&Proofs>, view: Option<View>) -> Result<Self> {
@@ -187,6 +206,10 @@ impl Snapshots {
                 _ => None,
             })
             .collect();
+        // Marks go after their slot: those on another are what a prune has not come to yet.
+        let counting: HashSet<SessionId> = slots.iter().map(|(_, session)| *session).collect();
+        let is_on_slot = |listed: &Listed| matches!(keys::parse(&listed.key), Some(Meaning::Mark(session, _)) if counting.contains(&session));
+        let marks: Vec<Listed> = marks.into_iter().filter(is_on_slot).collect();
         let reading = Reading::new(repository, proofs);
         let read = |(slot, session): &(&ObjectKey, SessionId)| reading.slot(slot, *session);
         // Near, it is work and no waiting.
