@@ -4,11 +4,11 @@
 //! those calls, or lets that call fail; or the power goes there, so that what was not yet durable is lost. `together` owns the claim that many
 //! processes do each other no harm, and `between` that one journey does none to another at any moment of it. None knows how a store works inside: that is `store_faults`, `store_system_calls` and `backup`.
 //!
-//! - The default run takes about 240 points, spread over each command and all kinds of fault, and the same ones each time.
-//!   `LIFEBOAT_TEST_LONG=1` takes all of them, and as many faults again that are met by the run after a fault: more than 2,000.
+//! - The default run takes about 300 points, spread over each command and all kinds of fault, and the same ones each time.
+//!   `LIFEBOAT_TEST_LONG=1` takes every point by every fault, and for each point a pair of faults of two runs in a row: more than 3,000.
 //! - A point that fails prints the line that repeats it alone: `LIFEBOAT_TEST_CRASH=CALL:NUMBER:FAULT`, several joined by `+` for runs in a row.
 //!   FAULT is `kill`, `eio`, `enospc`, `lost` or `torn`. The number counts the calls of one thread, as strace does; where threads share
-//!   work, another object may be hit; the last call that was seen is printed.
+//!   work, another object may be hit; the last call that was seen is printed, and a point that was passed by is tried earlier.
 //! - `LIFEBOAT_TEST_SEED` repeats the chosen pairs of faults, and the dice of `together`.
 
 mod between;
