@@ -127,28 +127,48 @@ fn a_verify_sees_no_damage_in_what_a_backup_commits_meanwhile() {
     assert!(moments > 12, "{moments}");
 }
 
+/// A forgotten snapshot beside one that stays, and marks on it: three, and with the one by which it is gone for good four.
+fn with_one_forgotten(root: &Path) -> Scene<'_> {
+    let scene = Scene::new(root);
+    let first = scene.snapshots().readable[0].clone();
+    fs::write(scene.tree.join("new"), noise(3000, 2)).unwrap();
+    fs::remove_file(scene.tree.join("old")).unwrap();
+    backup(&scene.repository, scene.tree);
+    for decision in [Decision::Forget("a test".into()), Decision::Undelete, Decision::Forget("again".into())] {
+        scene.repository.decide(&later(), first.session, &first.slot, &decision).unwrap();
+    }
+    scene
+}
+
+fn prune(repository: &Repository) {
+    let request = prune::Request { undo_window: Duration::ZERO, ..prune::Request::of(repository) };
+    prune::run(repository, &later(), &request, &prune::Control::default()).unwrap();
+}
+
 #[test]
 fn a_verify_sees_no_damage_in_slots_and_marks_that_a_prune_deletes_meanwhile() {
     let dir = tempfile::tempdir().unwrap();
     let beside = |before: &usize| {
-        let scene = Scene::new(dir.path());
-        let first = scene.snapshots().readable[0].clone();
-        fs::write(scene.tree.join("new"), noise(3000, 2)).unwrap();
-        fs::remove_file(scene.tree.join("old")).unwrap();
-        backup(&scene.repository, scene.tree);
-        // Three marks, with the one by which it is gone for good.
-        for decision in [Decision::Forget("a test".into()), Decision::Undelete, Decision::Forget("again".into())] {
-            scene.repository.decide(&later(), first.session, &first.slot, &decision).unwrap();
-        }
+        let scene = with_one_forgotten(dir.path());
         // The first lets it go and deletes its packs, the second its slot and its marks.
-        let prune = |repository: &Repository| {
-            let request = prune::Request { undo_window: Duration::ZERO, ..prune::Request::of(repository) };
-            prune::run(repository, &later(), &request, &prune::Control::default()).unwrap();
-        };
         prune(&scene.repository);
         let met = scene.verify_beside(*before, prune);
         assert_eq!(scene.store.list("t/").unwrap().is_empty(), met);
         met
+    };
+    let moments = (1..).take_while(beside).count();
+    assert!(moments > 12, "{moments}");
+}
+
+#[test]
+fn a_verify_sees_no_damage_in_a_snapshot_that_a_prune_lets_go_meanwhile() {
+    let dir = tempfile::tempdir().unwrap();
+    let beside = |before: &usize| {
+        let scene = with_one_forgotten(dir.path());
+        scene.verify_beside(*before, |repository| {
+            prune(repository);
+            prune(repository);
+        })
     };
     let moments = (1..).take_while(beside).count();
     assert!(moments > 12, "{moments}");
