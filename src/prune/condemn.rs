@@ -223,6 +223,11 @@ impl Prune<'_> {
     /// were looked at.
     pub(super) fn condemn(&mut self) -> Result<Option<(u32, HashSet<ObjectKey>)>> {
         let state = State::read(self.repository, Some(self.session.id))?;
+        // An epoch that was opened since this prune began waits for it, and is not for it to finish; and what this prune indexes counts only if no boundary passes it by.
+        if state.view.newest.number != self.session.began {
+            self.report.lost_race = true;
+            return Ok(None);
+        }
         if state.view.newest.has_verdict {
             self.sweep()?;
         }

@@ -18,6 +18,8 @@
 
 mod condemn;
 mod doubts;
+#[cfg(test)]
+mod explore;
 mod repack;
 mod sessions;
 mod survey;
@@ -228,8 +230,19 @@ impl Prune<'_> {
                 Err(error) => return Err(error.into()),
             }
         }
+        self.fence_the_dead()?;
         let Some((epoch, known)) = self.condemn()? else { return Ok(()) };
         self.conclude(epoch, &known).map(|_| ())
+    }
+
+    /// Whoever is dead holds nothing back: what it stored and never committed is nobody's, even if nothing else is to be done.
+    fn fence_the_dead(&mut self) -> Result<()> {
+        let view = self.repository.view(self.repository.newest_epoch()?)?;
+        // Nobody has come to an epoch that is not open yet; who lives is not waited for.
+        let next = view.newest.number.saturating_add(1);
+        let fenced = &mut self.report.fenced;
+        sessions::look(self.repository, self.clock, &self.session, next, view.boundary, fenced).map(drop)?;
+        Ok(())
     }
 
     /// Waits for the sessions, gives the verdict on an epoch, and sweeps. `known`: slots whose trees were surveyed when it was opened. False: somebody is waited for.
@@ -237,6 +250,15 @@ impl Prune<'_> {
         let view = self.repository.view(self.repository.newest_epoch()?)?;
         if let Some(error) = view.doubt {
             return Err(Error::Doubt(vec![Doubt::of(error)]));
+        }
+        // Another prune judged it, and opened the next: sessions that came to this one are not those that came to that.
+        if view.newest.number != epoch {
+            self.report.lost_race = true;
+            return Ok(false);
+        }
+        if view.newest.has_verdict {
+            self.sweep()?;
+            return Ok(true);
         }
         let began = Instant::now();
         let passed = loop {

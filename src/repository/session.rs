@@ -198,8 +198,15 @@ impl<'a> WriteSession<'a> {
     fn meet_others(&mut self, listed: &[Listed]) -> Result<()> {
         let store = &self.repository.store;
         let own_key = keys::session_record(self.id, 0);
-        if !listed.iter().any(|listed| listed.key == own_key) {
-            // A listing that lags behind its own writer cannot keep two apart either.
+        let is_listed = listed.iter().any(|listed| listed.key == own_key);
+        if !is_listed || !self.multi_writer {
+            // Whoever slept for a lease was taken for dead and its record removed, which is no fault of the store's.
+            let slot = keys::commit(self.began, self.id);
+            if store.size(&slot)?.is_some() || self.repository.newest_epoch()?.number != self.epoch {
+                self.withdraw();
+                return Err(Error::Fenced { session: self.id });
+            }
+            // A listing that lags behind its own writer cannot keep two apart, nor can a store that accepted the record twice.
             self.multi_writer = false;
         }
         // The numbers of each session's records, which the listing gives in order.

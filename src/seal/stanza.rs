@@ -2,7 +2,10 @@
 //!
 //! Owns HPKE base mode with X-Wing (RFC 9180; draft-connolly-cfrg-xwing-kem). Refuses data: only keys are wrapped.
 
+use std::convert::Infallible;
+
 use hpke::inout::InOutBuf;
+use hpke::rand_core::{TryCryptoRng, TryRng};
 use hpke::{
     Deserializable, Kem, OpModeR, OpModeS, Serializable, aead::AeadTag, aead::AesGcm256, kdf::HkdfSha256, kem::XWing,
 };
@@ -55,6 +58,27 @@ pub struct RecipientSecret {
     public: <XWing as Kem>::PublicKey,
 }
 
+/// Where all key material comes from, as the cipher's library asks for it.
+struct Drawn;
+
+impl TryRng for Drawn {
+    type Error = Infallible;
+    fn try_next_u32(&mut self) -> Result<u32, Infallible> {
+        Ok(u32::from_le_bytes(super::random()))
+    }
+
+    fn try_next_u64(&mut self) -> Result<u64, Infallible> {
+        Ok(u64::from_le_bytes(super::random()))
+    }
+
+    fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), Infallible> {
+        super::fill(bytes);
+        Ok(())
+    }
+}
+
+impl TryCryptoRng for Drawn {}
+
 fn info(repository: RepositoryId, purpose: Use, to: To) -> Vec<u8> {
     let mut info = b"lifeboat v1 stanza".to_vec();
     info.extend_from_slice(&repository.0);
@@ -80,12 +104,13 @@ impl Recipient {
     /// Wraps `key`. `aad` names what the key belongs to.
     pub fn wrap(&self, repository: RepositoryId, purpose: Use, to: To, aad: &[u8], key: &Secret) -> Vec<u8> {
         let mut wrapped = *key.expose();
-        let sealed = hpke::single_shot_seal_inout_detached::<AesGcm256, HkdfSha256, XWing>(
+        let sealed = hpke::single_shot_seal_inout_detached_with_rng::<AesGcm256, HkdfSha256, XWing>(
             &OpModeS::Base,
             &self.key,
             &info(repository, purpose, to),
             InOutBuf::from(wrapped.as_mut_slice()),
             aad,
+            &mut Drawn,
         );
         // The public key was checked when it was parsed, and 32 bytes are no message that a cipher could refuse.
         let (encapsulated, tag) = sealed.expect("a checked recipient accepts a key");
