@@ -139,12 +139,11 @@ impl Visit for Notes<'_, '_> {
     fn wants(&mut self, entry: &Entry, set: &Set) -> bool {
         if let Kind::File { content, .. } = &entry.kind
             && let Some(number) = (self.number)(set)
+            && let Err(error) = self.content(content, number)
         {
-            if let Err(error) = self.content(content, number) {
-                self.failed.get_or_insert((entry.path.clone(), error));
-                // A step of the walk, at which the failure is looked at.
-                return true;
-            }
+            self.failed.get_or_insert((entry.path.clone(), error));
+            // A step of the walk, at which the failure is looked at.
+            return true;
         }
         false
     }

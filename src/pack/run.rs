@@ -477,7 +477,12 @@ impl<B: Blocks> Run<B> {
     }
 
     pub fn locate(&self, id: &ChunkId) -> Result<Option<Location>, RunError<B::Error>> {
-        match self.find(id)? {
+        self.locate_outside(id, &Frames::default())
+    }
+
+    /// The same, unless it lies in one of these frames.
+    pub fn locate_outside(&self, id: &ChunkId, hidden: &Frames) -> Result<Option<Location>, RunError<B::Error>> {
+        match self.find(id)?.filter(|entry| !hidden.contains(entry.frame)) {
             None => Ok(None),
             Some(entry) => self.resolve(&entry).map(Some),
         }

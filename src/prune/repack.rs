@@ -100,6 +100,7 @@ impl Prune<'_> {
         let owned = plan.survey.owned_by(&state.index, &batch.iter().map(|row| row.id).collect())?;
         let groups = groups(&state.index);
         let mut copiers: BTreeMap<Home, Copier<'_>> = BTreeMap::new();
+        let numbers = std::sync::Arc::default();
         let mut freed = Vec::new();
         let next_run = &mut self.session.next_run;
         for row in batch {
@@ -125,6 +126,7 @@ impl Prune<'_> {
                         self.session.id,
                         home.group,
                         home.writer,
+                        &numbers,
                         self.control.cancel.clone(),
                     )?,
                     ids: repository

@@ -142,6 +142,8 @@ impl SealedRun {
 struct Guard {
     /// Frames of packs that nobody may use any more.
     excluded: Frames,
+    /// Frames of packs that are not there any more.
+    hidden: Frames,
     /// A bit for each frame that something was found in; none: nobody asks.
     used: Vec<AtomicU64>,
 }
@@ -150,7 +152,7 @@ impl Guard {
     fn of(run: &Run<SealedRun>, is_excluded: impl Fn(&PackId) -> bool) -> Result<Self> {
         let excluded = run.frames_of(|pack| is_excluded(&pack.id)).map_err(|error| run_error(run.source(), error))?;
         let words = usize::try_from(run.frames().div_ceil(64)).unwrap_or(0);
-        Ok(Self { excluded, used: (0..words).map(|_| AtomicU64::new(0)).collect() })
+        Ok(Self { excluded, hidden: Frames::default(), used: (0..words).map(|_| AtomicU64::new(0)).collect() })
     }
 
     /// Notes that something in this frame will be used. False: it may not be.
@@ -174,6 +176,7 @@ pub struct Index {
     runs: Vec<Arc<Run<SealedRun>>>,
     /// For each run, if a writer asks; else none.
     guards: Vec<Arc<Guard>>,
+    nothing: Frames,
     cache: Arc<Mutex<BlockCache>>,
     opened: u32,
     /// For whole runs in memory.
@@ -190,13 +193,15 @@ fn run_error(run: &SealedRun, error: RunError<Error>) -> Error {
 impl Index {
     /// An index of nothing.
     pub fn empty() -> Self {
-        Self { runs: Vec::new(), guards: Vec::new(), cache: Arc::default(), opened: 0, room: Arc::default() }
+        let (runs, guards, nothing) = (Vec::new(), Vec::new(), Frames::default());
+        Self { runs, guards, nothing, cache: Arc::default(), opened: 0, room: Arc::default() }
     }
 
     /// The same runs once more, filters and blocks in the same memory; what is added to one is not in the other.
     pub fn share(&self) -> Self {
         let (runs, guards) = (self.runs.clone(), self.guards.clone());
-        Self { runs, guards, cache: self.cache.clone(), opened: self.opened, room: self.room.clone() }
+        let (nothing, cache, room) = (Frames::default(), self.cache.clone(), self.room.clone());
+        Self { runs, guards, nothing, cache, opened: self.opened, room }
     }
 
     /// Opens every run of `scope` that no segment replaces. `refused` receives what does not verify, and the rest is used.
@@ -340,6 +345,20 @@ impl Index {
         Ok(())
     }
 
+    /// From now on nothing is found in these packs: they were deleted.
+    pub fn hide(&mut self, is_deleted: impl Fn(&PackId) -> bool) -> Result<()> {
+        let guard = |run: &Arc<Run<SealedRun>>| {
+            let hidden = run.frames_of(|pack| is_deleted(&pack.id)).map_err(|error| run_error(run.source(), error))?;
+            Ok(Arc::new(Guard { excluded: hidden.clone(), hidden, used: Vec::new() }))
+        };
+        self.guards = self.runs.iter().map(guard).collect::<Result<_>>()?;
+        Ok(())
+    }
+
+    fn hidden(&self, at: usize) -> &Frames {
+        self.guards.get(at).map_or(&self.nothing, |guard| &guard.hidden)
+    }
+
     /// Packs that hold what `contains` found since the index is guarded; some of them more than was looked for.
     pub(super) fn used_packs(&self) -> Result<HashSet<PackId>> {
         let mut used = HashSet::new();
@@ -382,8 +401,8 @@ impl Index {
     /// Where a chunk lies; the first place, if there are several. A damaged run is an error only where no other run knows the chunk.
     pub fn locate(&self, id: &ChunkId) -> Result<Option<Location>> {
         let mut damage = None;
-        for run in &self.runs {
-            match run.locate(id).map_err(|error| run_error(run.source(), error)) {
+        for (at, run) in self.runs.iter().enumerate() {
+            match run.locate_outside(id, self.hidden(at)).map_err(|error| run_error(run.source(), error)) {
                 Ok(None) => {}
                 Err(error) if error.is_damage() => damage = damage.or(Some(error)),
                 found => return found,
@@ -395,8 +414,8 @@ impl Index {
     /// Every place of a chunk: a damaged copy is no loss while another is whole, nor is a damaged run.
     pub fn locate_all(&self, id: &ChunkId) -> Result<Vec<Location>> {
         let (mut places, mut damage) = (Vec::new(), None);
-        for run in &self.runs {
-            match run.locate(id).map_err(|error| run_error(run.source(), error)) {
+        for (at, run) in self.runs.iter().enumerate() {
+            match run.locate_outside(id, self.hidden(at)).map_err(|error| run_error(run.source(), error)) {
                 Ok(place) => places.extend(place),
                 Err(error) if error.is_damage() => damage = damage.or(Some(error)),
                 Err(error) => return Err(error),

@@ -125,7 +125,8 @@ pub struct Packer<'a> {
     others: Option<For>,
     open: [Mutex<Option<OpenPack>>; 3],
     turn: AtomicUsize,
-    next_pack: AtomicU32,
+    /// Shared by packers that store for one session.
+    next_pack: Arc<AtomicU32>,
     data_packs: AtomicU32,
     /// Ids that this session stores and no delta names yet: the first to claim one stores it.
     claimed: Vec<Mutex<HashSet<ChunkId>>>,
@@ -156,7 +157,7 @@ impl<'a> Packer<'a> {
             others: None,
             open: [Mutex::default(), Mutex::default(), Mutex::default()],
             turn: AtomicUsize::new(0),
-            next_pack: AtomicU32::new(0),
+            next_pack: Arc::default(),
             data_packs: AtomicU32::new(0),
             claimed: (0..SHARDS).map(|_| Mutex::default()).collect(),
             finished: Arc::default(),
@@ -169,18 +170,19 @@ impl<'a> Packer<'a> {
         }
     }
 
-    /// The admin's, for chunks of a group and nodes of a writer that were stored before.
+    /// The admin's, for chunks of a group and nodes of a writer that were stored before. `numbers` tells the packs of all packers of one session apart.
     pub(crate) fn for_writer(
         repository: &'a Repository,
         session: SessionId,
         group: GroupId,
         writer: WriterId,
+        numbers: &Arc<AtomicU32>,
         cancel: Arc<AtomicBool>,
     ) -> Result<Self> {
         let metadata = Recipient::from_bytes(repository.writer(writer)?.metadata.as_bytes())
             .map_err(|_| Error::NoCertificate { writer })?;
         let others = Some(For { group, writer, metadata });
-        Ok(Self { others, ..Self::new(repository, session, 0, cancel) })
+        Ok(Self { others, next_pack: Arc::clone(numbers), ..Self::new(repository, session, 0, cancel) })
     }
 
     /// Whether the caller is the one that must store this chunk. It must not claim one that the index has.

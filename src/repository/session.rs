@@ -403,11 +403,11 @@ impl<'a> WriteSession<'a> {
         Ok(view.doubt.is_some() || self.began < view.boundary)
     }
 
-    /// Ends the session without a commit. If it stored an index, a fence says so, and a missing manifest stays telling. Where even that fails, the
-    /// record stays, and the writer's next session does it.
+    /// Ends the session without a commit. If it stored an index, or may have though the store said that it failed, a fence says so, and a missing
+    /// manifest stays telling. Where even that fails, the record stays, and the writer's next session does it.
     pub fn abandon(mut self) {
         let slot = keys::commit(self.began, self.id);
-        if self.runs.is_empty() || self.fence(&slot, self.id, "it ended without a commit").is_ok() {
+        if self.next_run == 0 || self.fence(&slot, self.id, "it ended without a commit").is_ok() {
             self.withdraw();
         }
     }

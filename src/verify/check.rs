@@ -246,6 +246,15 @@ impl<'a> Check<'a> {
 
     /// Notes what the repository found wrong while it was read. `here` is named where the error names no object, and `kind` is that of its packs.
     pub fn absorb(&self, error: RepositoryError, kind: PackKind, here: &ObjectKey) -> Result<Option<Number>> {
+        let is_missing = matches!(
+            error,
+            RepositoryError::ChunkUnknown { .. }
+                | RepositoryError::PackMissing { .. }
+                | RepositoryError::Missing { .. }
+        );
+        if is_missing && self.deleted.is_over(self.repository, here)? {
+            return Ok(None);
+        }
         self.at_risk();
         let what = format!("does not verify: {}", causes(&error));
         let number = match &error {

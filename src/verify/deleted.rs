@@ -3,22 +3,47 @@
 //! Owns the question, of objects that something names, or that were listed before a prune removed them while this check runs. The answer comes from the newest deletion epoch,
 //! which is read again whenever there is a newer one.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Result;
 use crate::names::ObjectKey;
 use crate::pack::keys::{self, Meaning};
-use crate::repository::{Error as RepositoryError, Repository, View};
+use crate::repository::{Error as RepositoryError, Index, Repository, SnapshotState, Snapshots, View};
 
-/// The newest epoch, as it was read last.
+/// The newest epoch, as it was read last, and slots whose snapshots were found to be gone for good, or not.
 #[derive(Default)]
-pub struct Deleted(Mutex<Option<Arc<View>>>);
+pub struct Deleted {
+    view: Mutex<Option<Arc<View>>>,
+    over: Mutex<HashMap<ObjectKey, bool>>,
+}
 
 impl Deleted {
+    /// Has `index` find nothing in packs that were deleted by now.
+    pub fn hide(&self, repository: &Repository, index: &mut Index) -> Result<()> {
+        let view = repository.view(repository.newest_epoch()?)?;
+        Ok(index.hide(|pack| view.is_deleted(pack))?)
+    }
+
+    /// Whether the snapshot in a slot is gone for good by now, though it was not when it was listed: then parts of it may be missing.
+    pub fn is_over(&self, repository: &Repository, slot: &ObjectKey) -> Result<bool> {
+        let Some(Meaning::Commit { .. }) = keys::parse(slot) else { return Ok(false) };
+        let known = self.over.lock().unwrap_or_else(PoisonError::into_inner).get(slot).copied();
+        if let Some(over) = known {
+            return Ok(over);
+        }
+        let snapshots = Snapshots::list(repository)?;
+        let live = snapshots.readable.iter().filter(|snapshot| snapshot.state != SnapshotState::Expired);
+        let is_live =
+            live.map(|snapshot| &snapshot.slot).chain(snapshots.lost().map(|lost| &lost.slot)).any(|live| live == slot);
+        self.over.lock().unwrap_or_else(PoisonError::into_inner).insert(slot.clone(), !is_live);
+        Ok(!is_live)
+    }
+
     /// Whether a prune deleted what stood at `key`, or may have.
     pub fn explains(&self, repository: &Repository, key: &ObjectKey) -> Result<bool> {
         let Some(meaning) = keys::parse(key) else { return Ok(false) };
-        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let known = self.view.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(view) = &known
             && explains(repository, view, meaning)?
         {
@@ -29,7 +54,7 @@ impl Deleted {
             return Ok(false);
         }
         let view = Arc::new(repository.view(newest)?);
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(view.clone());
+        *self.view.lock().unwrap_or_else(PoisonError::into_inner) = Some(view.clone());
         explains(repository, &view, meaning)
     }
 }

@@ -13,9 +13,8 @@ use crate::pack::keys::{self, Meaning};
 use crate::pack::run::RunName;
 use crate::repository::{Error as RepositoryError, Index, SnapshotState, Snapshots};
 
-/// Reads all slots and checks what they name.
-pub fn check(check: &Check<'_>, listing: &Listing, index: &Index) -> Result<Snapshots> {
-    let mut snapshots = Snapshots::list_and_prove(check.repository)?;
+/// Checks what all slots name. The index was read after them.
+pub fn check(check: &Check<'_>, listing: &Listing, index: &Index, mut snapshots: Snapshots) -> Result<Snapshots> {
     for lost in std::mem::take(&mut snapshots.unreadable) {
         // The slot's own finding, or the one of the certificate or revocation that it was checked with.
         let number = match check.findings.of(&lost.slot) {
@@ -54,7 +53,12 @@ pub fn check(check: &Check<'_>, listing: &Listing, index: &Index) -> Result<Snap
         }
     }
     for (session, key, error) in std::mem::take(&mut snapshots.marks.doubtful) {
-        doubtful_mark(check, session, &key, &error);
+        // The marks on a slot that a prune deleted go one by one, and a later one may have been read before it went.
+        let gone =
+            matches!(error, RepositoryError::Missing { .. }) && check.deleted.explains(check.repository, &key)?;
+        if !gone {
+            doubtful_mark(check, session, &key, &error);
+        }
     }
     revocations(check, listing)?;
     Ok(snapshots)

@@ -39,7 +39,7 @@ use self::ledger::Ledger;
 use self::packs::{Depth, Expected, Job, WORKERS_MAX};
 use crate::names::NameError;
 use crate::pack::container::PackKind;
-use crate::repository::{self, Repository, SnapshotState};
+use crate::repository::{self, Repository, SnapshotState, Snapshots};
 
 pub use finding::{FINDINGS_MAX, Finding, PATHS_MAX, Severity};
 pub use sample::{Sample, Sampled};
@@ -181,8 +181,10 @@ pub fn run(repository: &Repository, request: &Request, control: &Control) -> Res
     sealed::check(&mut check, &listing, &mut orphans)?;
     let runs_closed = runs::check(&check, &listing, &mut orphans)?;
     orphans.tell(&check);
+    // As every reader does, slots before the index: what a backup commits meanwhile is then in the index as well.
+    let snapshots = Snapshots::list_and_prove(repository)?;
     let index = runs::load(&check)?;
-    let snapshots = lineage::check(&check, &listing, &index)?;
+    let snapshots = lineage::check(&check, &listing, &index, snapshots)?;
     let known = runs::against_listing(&check, &listing, &index)?;
 
     let walked = match request.level {

@@ -140,7 +140,9 @@ fn admins_group(check: &Check<'_>, key: &ObjectKey, name: RunName, size: u64) ->
 /// The index as readers use it. What it refuses is noted.
 pub fn load(check: &Check<'_>) -> Result<Index> {
     let mut refused = Vec::new();
-    let index = Index::load(check.repository, Scope::Read, &mut |error| refused.push(error))?;
+    let mut index = Index::load(check.repository, Scope::Read, &mut |error| refused.push(error))?;
+    // What lies only where a prune deleted it leads to nothing, although the index names it.
+    check.deleted.hide(check.repository, &mut index)?;
     for error in refused {
         let here = match &error {
             RepositoryError::Store(error) => error.key.parse().unwrap_or_else(|_| keys::config(0)),

@@ -14,6 +14,7 @@ use lifeboat::repository::{ChunkReader, Index, Repository, Scope, Selection, Sna
 use lifeboat::store::memory::MemoryStore;
 use lifeboat::store::meter::Metered;
 use lifeboat::store::{self, Class, Create, Store, StoreError, Upload};
+use lifeboat::verify;
 
 use crate::support::faulty::{Fault, FaultyStore, Verb};
 use crate::support::repo::{backup, fresh, later, noise, plant, reopen, request};
@@ -181,6 +182,25 @@ fn a_commit_whose_answer_is_lost_is_one_snapshot() {
     faulty.assert_every_fault_was_met();
     let snapshots = Snapshots::list(&reopen(Arc::new(memory), &key)).unwrap();
     assert_eq!(snapshots.readable.iter().map(|s| s.id).collect::<Vec<_>>(), [report.snapshot]);
+}
+
+#[test]
+fn a_write_that_fails_and_stands_all_the_same_leaves_nothing_that_looks_like_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("a"), b"a").unwrap();
+    // Session record, its probe, data pack, metadata pack, delta, manifest.
+    for number in 1..=6 {
+        let memory = MemoryStore::default();
+        let (_, key) = fresh(Arc::new(memory.clone()));
+        let faulty = Arc::new(FaultyStore::over(memory.clone()).on_write(number, Fault::ApplyThenRefuse));
+        backup::run(&reopen(faulty.clone(), &key), &later(), &request(dir.path()), &Control::default()).unwrap_err();
+        faulty.assert_every_fault_was_met();
+        let repository = reopen(Arc::new(memory), &key);
+        let request = verify::Request { level: verify::Level::Data, ..verify::Request::default() };
+        let report = verify::run(&repository, &request, &verify::Control::default()).unwrap();
+        assert!(report.is_sound(), "after write {number}: {:?}", report.findings);
+        backup(&repository, dir.path());
+    }
 }
 
 #[test]

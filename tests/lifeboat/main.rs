@@ -6,6 +6,7 @@ mod backup;
 mod bucket_source;
 mod cli;
 mod compression;
+mod crash;
 mod daemon;
 mod damage;
 mod drill;

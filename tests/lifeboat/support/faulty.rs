@@ -62,6 +62,8 @@ pub enum Fault {
     FailBefore(Class),
     /// It is done, and the answer is lost: an error of class `Ambiguous`.
     ApplyThenFail,
+    /// It is done, and the answer is that it failed for good: a directory could not be fsynced, and the name is in it.
+    ApplyThenRefuse,
     /// "Occupied", with nothing stored: what some servers answer to two creates at once.
     FalseOccupied,
     /// The object is stored with its first `n` bytes only, and the answer says that all is well.
@@ -87,7 +89,7 @@ impl Fault {
         let reads = [Verb::Get, Verb::GetRange];
         match self {
             Self::FailBefore(_) | Self::Crash | Self::CrashAfter => true,
-            Self::ApplyThenFail => verb.only(&[Verb::Create, Verb::Finish, Verb::Delete]),
+            Self::ApplyThenFail | Self::ApplyThenRefuse => verb.only(&[Verb::Create, Verb::Finish, Verb::Delete]),
             Self::FalseOccupied | Self::Torn(_) => verb.only(&writes),
             Self::ShortRead => verb.only(&reads),
             Self::FlipBit(_) => verb.only(&writes) || verb.only(&reads),
@@ -232,6 +234,10 @@ impl<S: Store> Inner<S> {
             Some(Fault::ApplyThenFail) => {
                 self.script().meet(verb, &Fault::ApplyThenFail);
                 Err(self.error(Class::Ambiguous, word, key, "the answer was lost, says the test"))
+            }
+            Some(Fault::ApplyThenRefuse) => {
+                self.script().meet(verb, &Fault::ApplyThenRefuse);
+                Err(self.error(Class::Permanent, word, key, "it may not be durable, says the test"))
             }
             Some(Fault::CrashAfter) => {
                 let mut script = self.script();
