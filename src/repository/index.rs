@@ -12,7 +12,7 @@ use super::fetch::{self, Held, Room};
 use super::{Error, Repository, Result, each};
 use crate::names::{ChunkId, GroupId, ObjectKey, PackId, WriterId};
 use crate::pack::keys::{self, Meaning};
-use crate::pack::run::{BLOCK_BYTES, Blocks, Frames, Location, Run, RunError, RunName};
+use crate::pack::run::{BLOCK_BYTES, Blocks, Frames, Location, PackRow, Run, RunError, RunName};
 use crate::seal::cipher::TAG_BYTES;
 use crate::seal::object::{ObjectError, SegmentOpener, SignedBy, segment_range};
 use crate::store::Store;
@@ -346,9 +346,9 @@ impl Index {
     }
 
     /// From now on nothing is found in these packs: they were deleted.
-    pub fn hide(&mut self, is_deleted: impl Fn(&PackId) -> bool) -> Result<()> {
+    pub fn hide(&mut self, is_deleted: impl Fn(&PackRow) -> bool) -> Result<()> {
         let guard = |run: &Arc<Run<SealedRun>>| {
-            let hidden = run.frames_of(|pack| is_deleted(&pack.id)).map_err(|error| run_error(run.source(), error))?;
+            let hidden = run.frames_of(&is_deleted).map_err(|error| run_error(run.source(), error))?;
             Ok(Arc::new(Guard { excluded: hidden.clone(), hidden, used: Vec::new() }))
         };
         self.guards = self.runs.iter().map(guard).collect::<Result<_>>()?;

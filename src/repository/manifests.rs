@@ -306,6 +306,7 @@ mod tests {
         let clock = ManualClock::at(1_000_000);
         let (mut session, _) = WriteSession::start(&admin, &clock, &|_| vec![]).unwrap();
         session.runs.push(crate::pack::run::RunName { session: session.id, epoch: Some(0), sequence: 0 });
+        session.next_run = 1;
         session.abandon();
         for _ in 0..2 {
             let snapshots = Snapshots::list(&scene.admin()).unwrap();

@@ -20,6 +20,8 @@ use crate::store::Listed;
 
 /// Two admins who decide at the same time; more in a row is somebody's loop.
 const TRIES: usize = 16;
+/// So often a mark that was listed may be gone when it is read.
+const TRIES_MISSING: usize = 3;
 
 /// Whether a snapshot is there for its owners.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -211,11 +213,14 @@ impl Repository {
     ) -> Result<Marked> {
         let admin = self.need_admin("deciding what becomes of snapshots")?;
         let snapshot = session.snapshot();
-        for _ in 0..TRIES {
+        for attempt in 0..TRIES {
             let listed = self.store.list(&keys::marks(session))?;
             let marks = Marks::read(self, &listed, None, |_| self.calls())?;
-            if let Some((_, _, error)) = marks.doubtful.into_iter().next() {
-                return Err(error);
+            match marks.doubtful.into_iter().next() {
+                // A prune may be at the marks of what it removed.
+                Some((_, _, Error::Missing { .. })) if attempt + 1 < TRIES_MISSING => continue,
+                Some((_, _, error)) => return Err(error),
+                None => {}
             }
             let before = marks.of.get(&session).cloned().unwrap_or_default();
             let now = clock.now();

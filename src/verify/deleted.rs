@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::Result;
 use crate::names::ObjectKey;
 use crate::pack::keys::{self, Meaning};
-use crate::repository::{Error as RepositoryError, Index, Repository, SnapshotState, Snapshots, View};
+use crate::repository::{Error as RepositoryError, Repository, SnapshotState, Snapshots, View};
 
 /// The newest epoch, as it was read last, and slots whose snapshots were found to be gone for good, or not.
 #[derive(Default)]
@@ -19,12 +19,6 @@ pub struct Deleted {
 }
 
 impl Deleted {
-    /// Has `index` find nothing in packs that were deleted by now.
-    pub fn hide(&self, repository: &Repository, index: &mut Index) -> Result<()> {
-        let view = repository.view(repository.newest_epoch()?)?;
-        Ok(index.hide(|pack| view.is_deleted(pack))?)
-    }
-
     /// Whether the snapshot in a slot is gone for good by now, though it was not when it was listed: then parts of it may be missing.
     pub fn is_over(&self, repository: &Repository, slot: &ObjectKey) -> Result<bool> {
         let Some(Meaning::Commit { .. }) = keys::parse(slot) else { return Ok(false) };

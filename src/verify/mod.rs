@@ -183,7 +183,7 @@ pub fn run(repository: &Repository, request: &Request, control: &Control) -> Res
     orphans.tell(&check);
     // As every reader does, slots before the index: what a backup commits meanwhile is then in the index as well.
     let snapshots = Snapshots::list_and_prove(repository)?;
-    let index = runs::load(&check)?;
+    let index = runs::load(&check, &listing, &snapshots)?;
     let snapshots = lineage::check(&check, &listing, &index, snapshots)?;
     let known = runs::against_listing(&check, &listing, &index)?;
 

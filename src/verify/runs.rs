@@ -11,8 +11,8 @@ use super::sealed::{Fault, Orphans};
 use crate::names::ObjectKey;
 use crate::pack::container::PackKind;
 use crate::pack::keys::{self, Meaning};
-use crate::pack::run::{RunError, RunName};
-use crate::repository::{Error as RepositoryError, Index, Scope, each};
+use crate::pack::run::{PackRow, RunError, RunName};
+use crate::repository::{Error as RepositoryError, Index, Scope, Snapshots, each};
 use crate::seal::cipher::{SEGMENT_BYTES, TAG_BYTES};
 use crate::seal::key::GroupKeys;
 use crate::seal::object::{HEADER_BYTES, Header, ObjectError, ObjectKind, SignedBy, TRAILER_BYTES, segment_range};
@@ -138,11 +138,12 @@ fn admins_group(check: &Check<'_>, key: &ObjectKey, name: RunName, size: u64) ->
 }
 
 /// The index as readers use it. What it refuses is noted.
-pub fn load(check: &Check<'_>) -> Result<Index> {
+pub fn load(check: &Check<'_>, listing: &Listing, snapshots: &Snapshots) -> Result<Index> {
     let mut refused = Vec::new();
     let mut index = Index::load(check.repository, Scope::Read, &mut |error| refused.push(error))?;
     // What lies only where a prune deleted it leads to nothing, although the index names it.
-    check.deleted.hide(check.repository, &mut index)?;
+    let is_there = |pack: &PackRow| listing.pack(pack.id, pack.kind).is_some();
+    index.hide(|pack| snapshots.view.is_deleted(&pack.id) && !is_there(pack))?;
     for error in refused {
         let here = match &error {
             RepositoryError::Store(error) => error.key.parse().unwrap_or_else(|_| keys::config(0)),

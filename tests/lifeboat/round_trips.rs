@@ -289,8 +289,8 @@ fn a_verify_asks_for_each_object_once() {
     assert_eq!(asked.calls.iter().filter(|(call, _)| *call != Call::List).count(), all.len());
     assert_eq!(
         asked.count(Call::List),
-        6,
-        "everything, and what opening, manifests, marks and index list: {:?}",
+        7,
+        "everything, and what opening, manifests, marks, epochs and index list: {:?}",
         asked.calls
     );
 }
