@@ -118,9 +118,12 @@ impl View {
         epoch >= self.boundary || self.slots.contains(&(epoch, session)) || !holds(Rule::SlotsListed)
     }
 
-    /// Whether a writer may go by an index object of a session that began in epoch `began`; none: that cannot be told.
+    /// Whether a writer may go by an index object of a session that began in epoch `began`; none: that cannot be told. Where nothing was ever deleted all of them count.
     pub fn counts_run(&self, name: &RunName, began: Option<u32>) -> bool {
-        began.is_some_and(|began| began >= self.boundary) || self.runs.contains(name) || !holds(Rule::SettledRunsOnly)
+        self.newest.number == 0
+            || began.is_some_and(|began| began >= self.boundary)
+            || self.runs.contains(name)
+            || !holds(Rule::SettledRunsOnly)
     }
 
     /// Slots that the epoch lists.
@@ -260,7 +263,7 @@ mod tests {
             runs: ByteVec::from(run_rows(&runs)),
             slots: ByteVec::from(slot_rows(&slots)),
         };
-        let mut view = View::default();
+        let mut view = View { newest: Newest { number: 11, has_verdict: false }, ..View::default() };
         view.take_epoch(&epoch).unwrap();
         assert!(packs.iter().all(|pack| view.excludes(pack)) && !view.excludes(&PackId([7; 32])));
         assert!(runs.iter().all(|run| view.counts_run(run, None)));
