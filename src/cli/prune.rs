@@ -49,7 +49,8 @@ pub struct Arguments {
     /// Rewrite packs of so many bytes at most, such as 20GiB
     #[arg(long, value_name = "SIZE")]
     max_repack: Option<ByteCount>,
-    /// Rewrite no pack of which less is dead; 1 on a disk, else 25
+    /// Rewrite every pack of which so much is dead, and no other; else 20 on a
+    /// disk, and more until 5 of all that is stored are dead, elsewhere 25
     #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(1..=100))]
     repack_from: Option<u8>,
     /// Say what would be done, and do nothing
@@ -84,7 +85,7 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<Exit> {
     request.dry_run = arguments.dry_run;
     if let Some(percent) = arguments.repack_from {
         request.repack_from = f64::from(percent) / 100.0;
-        request.leave = 0.0;
+        request.leave = 1.0;
     }
     let report = crate::prune::run(&repository, &SystemClock, &request, &control)?;
     if screen.json {

@@ -25,6 +25,8 @@ use crate::seal::object::ObjectKind;
 
 /// What is written anew takes heads, tables and an index: for less than this it is not done.
 const REWRITE_BYTES: u64 = 128 << 10;
+/// Nor for less of a pack, whatever is left.
+const REWRITE_SHARE: f64 = 0.01;
 /// So many index objects that others replaced are worth an epoch.
 const REPLACED_RUNS: usize = 16;
 
@@ -169,13 +171,15 @@ impl Plan {
         dead.sort_unstable();
         let share = |account: &&super::survey::Account| account.dead_bytes() as f64 / account.row.size.max(1) as f64;
         partly.sort_unstable_by(|a, b| share(b).total_cmp(&share(a)).then(a.row.cmp(&b.row)));
-        let in_dead: u64 = dead.iter().map(|row| row.size).sum();
+        let stored: u64 = survey.accounts.iter().filter(|a| a.live_chunks > 0).map(|account| account.row.size).sum();
         let mut left: u64 = partly.iter().map(|account| account.dead_bytes()).sum();
-        let enough = ((in_dead + left) as f64 * request.leave) as u64;
+        let enough = (stored as f64 * request.leave) as u64;
         let whole = left;
         let (mut rewrite, mut budget) = (Vec::new(), request.repack_max.unwrap_or(u64::MAX));
         for account in partly {
-            if left <= enough || share(&account) < request.repack_from || budget < account.row.size {
+            let share = share(&account);
+            let pays = share >= request.repack_from || (left > enough && share >= REWRITE_SHARE);
+            if !pays || budget < account.row.size {
                 break;
             }
             budget -= account.row.size;

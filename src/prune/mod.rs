@@ -52,10 +52,10 @@ pub struct Request {
     pub undo_window: Duration,
     /// How long to wait for sessions at most; none: what can be done without waiting.
     pub wait: Duration,
-    /// Packs are rewritten until at most this share of their dead bytes is left.
-    pub leave: f64,
-    /// None whose dead share is less is rewritten.
+    /// Packs of which so much is dead are rewritten.
     pub repack_from: f64,
+    /// And others, worst first, while more than this share of all that is stored is dead.
+    pub leave: f64,
     /// Bytes of packs that are rewritten at most; none: as many as there are.
     pub repack_max: Option<u64>,
     /// A directory for notes.
@@ -71,9 +71,9 @@ impl Request {
         Self {
             undo_window: Duration::from_secs(u64::from(UNDO_DAYS) * 86_400),
             wait: Duration::ZERO,
-            // On a disk all but a twentieth of what is dead. Elsewhere whatever is a quarter dead: reading a pack and writing it again costs as much as keeping it for months.
-            leave: if near { 0.04 } else { 0.0 },
-            repack_from: if near { 0.01 } else { 0.25 },
+            // Elsewhere reading a pack and writing it again costs as much as keeping a quarter of it for months.
+            repack_from: if near { 0.2 } else { 0.25 },
+            leave: if near { 0.05 } else { 1.0 },
             repack_max: None,
             scratch: std::env::temp_dir(),
             dry_run: false,
