@@ -11,17 +11,15 @@ use crate::repository::{Error as RepositoryError, Index, Repository, Scope, Snap
 
 use super::{Error, Result};
 
-/// An object that cannot be read, or what in it cannot.
+/// An object that cannot be read, or what in it cannot; the error names it.
 #[derive(Debug)]
 pub struct Doubt {
-    /// None: the error names what it is about.
-    pub key: Option<ObjectKey>,
     pub error: RepositoryError,
 }
 
 impl Doubt {
     pub(super) fn of(error: RepositoryError) -> Self {
-        Self { key: None, error }
+        Self { error }
     }
 }
 
@@ -62,9 +60,7 @@ pub(super) fn index_without(
             note(&mut doubts, lost.error)?;
         }
     }
-    for (_, key, error) in std::mem::take(&mut snapshots.marks.doubtful) {
-        doubts.push(Doubt { key: Some(key), error });
-    }
+    doubts.extend(std::mem::take(&mut snapshots.marks.doubtful).into_iter().map(|(.., error)| Doubt::of(error)));
     for key in snapshots.missing().into_iter().chain(hidden(snapshots)) {
         doubts.push(Doubt::of(RepositoryError::Missing { key }));
     }

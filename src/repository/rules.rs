@@ -1,7 +1,7 @@
 //! The rules of commit and deletion that carry the load, by name.
 //!
-//! Owns nothing but their names. Each stands in the code as a condition that always holds; only the explorer of the protocol's states can take one away, to see
-//! that it notices (`prune::explore`).
+//! Owns nothing but their names. Each stands in the code as a condition that always holds, but for two that are a matter of order and of the store (`CommitCreatesOnly`,
+//! `PackBeforeDelta`), which the explorer's own store breaks. Only the explorer of the protocol's states can take one away, to see that it notices (`prune::explore`).
 
 /// A rule without which some interleaving loses a snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

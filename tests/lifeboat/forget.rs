@@ -35,7 +35,8 @@ fn objects(desk: &Desk) -> BTreeSet<(PathBuf, Vec<u8>)> {
     files(&desk.path("repository")).into_iter().map(|path| (path.clone(), fs::read(path).unwrap())).collect()
 }
 
-fn files(directory: &Path) -> Vec<PathBuf> {
+/// Every file below, in order.
+pub fn files(directory: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(directory).into_iter().flatten().map(Result::unwrap) {
         match entry.file_type().unwrap().is_dir() {

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +16,7 @@ use lifeboat::store::{Create, Store};
 use lifeboat::{restore, verify};
 
 use crate::cli::Desk;
+use crate::forget::files;
 use crate::support::repo::{fresh, noise, reopen, request};
 
 const NOW: i64 = 1_800_000_000;
@@ -430,16 +430,4 @@ fn only_an_admin_prunes() {
         desk.good(["key", "export", "--role", role, "--out", desk.path(&out).to_str().unwrap(), "-q"]);
         desk.run(["prune", "--key", desk.path(&out).to_str().unwrap()]).refused(6, "an admin");
     }
-}
-
-fn files(directory: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(directory).into_iter().flatten().map(Result::unwrap) {
-        match entry.file_type().unwrap().is_dir() {
-            true => found.extend(files(&entry.path())),
-            false => found.push(entry.path()),
-        }
-    }
-    found.sort();
-    found
 }
